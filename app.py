@@ -1,0 +1,20 @@
+"""The front door: page settings, session defaults, navigation."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from views import frame, navigation, state
+from views.components.theme_watch import watch_theme
+
+st.set_page_config(
+    page_title="NNGuide Explorer",
+    page_icon=str(Path(__file__).parent / "views" / "favicon.svg"),
+    layout="wide",
+)
+state.start()
+page = st.navigation(navigation.pages(), position="top")
+with frame.errors_as_sentences():
+    page.run()
+watch_theme(frame.current_theme())
+state.write_address()

@@ -1,0 +1,249 @@
+"""Other detectors on the same features and logits, to show beside NNGuide: pytorch-ood's, as they are.
+
+Every score is higher for more out-of-distribution inputs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from nnguide_core.bank import FeatureBank
+from nnguide_core.networks import Network
+
+__all__ = ["BASELINES", "Baseline", "Reference", "baseline_scores"]
+
+KNN_NEIGHBOURS = 50  # pytorch-ood's default, the KNN paper's CIFAR-10 setting
+LARGEST_RESIDUAL = 0.01  # of covariance times its inverse; beyond, distances are rounding errors
+SMALLEST_REMAINDER = 1e-4  # of features outside ViM's principal space; below, it is rounding
+LARGEST_DEVIATION = 0.05  # of logits from the head's, in shares of their size; reduced precision gives 0.01
+
+Scorer = Callable[[Tensor, Tensor], Tensor]  # features (Q, D) and logits (Q, C) -> scores (Q,)
+Need = Literal["features", "labels", "head"]
+
+
+class _NotPossibleError(Exception):
+    """Why a baseline cannot be computed here, as a sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What queries are compared with: the images of NNGuide's bank, their features unscaled."""
+
+    features: Tensor  # (N, D)
+    labels: Tensor | None = None  # (N,) class indices
+    logits: Tensor | None = None  # (N, C), to check that the head gives them
+    head_weight: Tensor | None = None  # (C, D)
+    head_bias: Tensor | None = None  # (C,)
+
+    @classmethod
+    def of(
+        cls, bank: FeatureBank, features: Tensor, logits: Tensor | None = None, head: Network | None = None
+    ) -> "Reference":
+        """Return the reference of a bank and the training features (and logits) it was drawn from.
+
+        The head counts only if it is an nn.Linear; labels only if the bank has them.
+        """
+        rows = bank.positions.to(features.device)
+        linear = head if isinstance(head, nn.Linear) else None
+        return cls(
+            features=features[rows],
+            labels=None if (bank.labels < 0).any() else bank.labels,
+            logits=None if logits is None else logits[rows.to(logits.device)],
+            head_weight=None if linear is None else linear.weight,
+            head_bias=None if linear is None else linear.bias,
+        )
+
+    @cached_property
+    def _scorers(self) -> dict[str, Scorer | str]:
+        """Fitted baselines by name, or why one cannot be fitted; filled when first asked for."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A detector to compare with, and what a reference must have for it."""
+
+    name: str
+    needs: tuple[Need, ...]
+    fit: Callable[[Reference], Scorer]
+
+
+def baseline_scores(
+    reference: Reference,
+    features: Tensor,
+    logits: Tensor,
+    names: Sequence[str] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the scores of each baseline that can be computed, and for the others why not.
+
+    A baseline is fitted once for each reference. Work happens on the CPU.
+
+    Args:
+        reference: what queries are compared with.
+        features: of the queries, (Q, D), as the model gave them.
+        logits: of the queries, (Q, C).
+        names: which baselines; all if not given.
+
+    Returns:
+        Scores (Q,) float32 by name, higher = more OOD, NaN for a query with NaN or infinity in its features
+        or logits; and sentences by name.
+
+    Raises:
+        ValueError: a name is no baseline's.
+    """
+    if unknown := [name for name in names or () if name not in BASELINES]:
+        raise ValueError(f"There is no baseline {unknown[0]!r}. Known: {', '.join(BASELINES)}.")
+    features, logits = _plain(features), _plain(logits)
+    defined = features.isfinite().all(dim=1) & logits.isfinite().all(dim=1)
+    scores: dict[str, Tensor] = {}
+    missing: dict[str, str] = {}
+    for name in BASELINES if names is None else names:
+        try:
+            scores[name] = _scored(_scorer(BASELINES[name], reference), features, logits, defined)
+        except _NotPossibleError as reason:
+            missing[name] = str(reason)
+    return scores, missing
+
+
+def _scorer(baseline: Baseline, reference: Reference) -> Scorer:
+    if baseline.name not in reference._scorers:
+        try:
+            _check_needs(baseline, reference)
+            reference._scorers[baseline.name] = baseline.fit(reference)
+        except _NotPossibleError as reason:
+            reference._scorers[baseline.name] = str(reason)
+        except LinAlgError as error:
+            reference._scorers[baseline.name] = f"{baseline.name} has no solution on these features: {error}"
+    fitted = reference._scorers[baseline.name]
+    if isinstance(fitted, str):
+        raise _NotPossibleError(fitted)
+    return fitted
+
+
+def _check_needs(baseline: Baseline, reference: Reference) -> None:
+    has: dict[Need, bool] = {
+        "features": len(reference.features) > 0,
+        "labels": reference.labels is not None,
+        "head": reference.head_weight is not None,
+    }
+    words: dict[Need, str] = {
+        "features": "bank images",
+        "labels": "the class of every bank image",
+        "head": "the weights of a linear head",
+    }
+    if lacking := [words[need] for need in baseline.needs if not has[need]]:
+        raise _NotPossibleError(f"{baseline.name} needs {' and '.join(lacking)}.")
+
+
+def _scored(scorer: Scorer, features: Tensor, logits: Tensor, defined: Tensor) -> Tensor:
+    """Return the scores of the queries that are numbers throughout, NaN for the others."""
+    scores = torch.full((len(features),), torch.nan)
+    if defined.any():
+        scores[defined] = scorer(features[defined], logits[defined]).float()
+        if not scores[defined].isfinite().any():
+            raise _NotPossibleError("It gives no finite score on these features.")
+    return scores.where(scores.isfinite(), torch.nan)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().float()
+
+
+def _energy(_: Reference) -> Scorer:
+    from pytorch_ood.detector import EnergyBased
+
+    return lambda _, logits: EnergyBased.score(logits)
+
+
+def _msp(_: Reference) -> Scorer:
+    from pytorch_ood.detector import MaxSoftmax
+
+    return lambda _, logits: MaxSoftmax.score(logits)
+
+
+def _max_logit(_: Reference) -> Scorer:
+    from pytorch_ood.detector import MaxLogit
+
+    return lambda _, logits: MaxLogit.score(logits)
+
+
+def _knn(reference: Reference) -> Scorer:
+    from pytorch_ood.detector import KNN
+
+    features = _plain(reference.features)
+    detector = KNN(None, k=min(KNN_NEIGHBOURS, len(features)))
+    detector.fit_features(features, torch.zeros(len(features), dtype=torch.int64))
+    return lambda queries, _: detector.predict_features(queries)
+
+
+def _vim(reference: Reference) -> Scorer:
+    from pytorch_ood.detector import ViM
+
+    features, weight, bias = _linear(reference)
+    detector = ViM(None, d=_principal_dimensions(features.shape[1]), w=weight, b=bias)
+    detector.fit_features(features, torch.zeros(len(features), dtype=torch.int64))
+    centred = features - detector.u
+    residual = (centred @ detector.principal_subspace).norm(dim=1).mean()
+    if not residual > SMALLEST_REMAINDER * centred.norm(dim=1).mean():
+        raise _NotPossibleError(
+            f"ViM needs more, or more varied, bank images: {detector.d} principal dimensions leave nothing "
+            f"of the features of {len(features)} images."
+        )
+    return lambda queries, _: detector.predict_features(queries)
+
+
+def _mahalanobis(reference: Reference) -> Scorer:
+    from pytorch_ood.detector import Mahalanobis
+
+    features = _plain(reference.features)
+    # pytorch-ood wants every class from 0 on to occur; which number a class has does not matter.
+    labels = torch.unique(cast(Tensor, reference.labels).cpu(), return_inverse=True)[1]
+    detector = Mahalanobis(None).fit_features(features, labels)
+    off = (detector.cov @ detector.precision - torch.eye(len(detector.cov))).abs().max()
+    if not off < LARGEST_RESIDUAL:
+        raise _NotPossibleError(
+            f"Mahalanobis needs more bank images: the covariance of {features.shape[1]} features over "
+            f"{len(features)} images cannot be inverted in float32."
+        )
+    return lambda queries, _: detector.predict_features(queries)
+
+
+def _linear(reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features, weight and bias, having checked that they give the logits that are known."""
+    features, weight = _plain(reference.features), _plain(cast(Tensor, reference.head_weight))
+    bias = torch.zeros(len(weight)) if reference.head_bias is None else _plain(reference.head_bias)
+    if weight.shape[1] != features.shape[1]:
+        raise _NotPossibleError(f"ViM needs a head for {features.shape[1]} features, not {weight.shape[1]}.")
+    if reference.logits is not None:
+        logits = _plain(reference.logits)
+        if (features @ weight.T + bias - logits).abs().mean() > LARGEST_DEVIATION * logits.abs().mean():
+            raise _NotPossibleError("ViM needs logits that the linear head gives for these features.")
+    return features, weight, bias
+
+
+def _principal_dimensions(width: int) -> int:
+    """Return the ViM authors' choice for wide features, and pytorch-ood's half for narrow ones."""
+    if width <= 512:
+        return width // 2
+    return 1000 if width >= 2048 else 512
+
+
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
+    {
+        baseline.name: baseline
+        for baseline in (
+            Baseline("Energy", (), _energy),
+            Baseline("MSP", (), _msp),
+            Baseline("MaxLogit", (), _max_logit),
+            Baseline("KNN", ("features",), _knn),
+            Baseline("ViM", ("features", "head"), _vim),
+            Baseline("Mahalanobis", ("features", "labels"), _mahalanobis),
+        )
+    }
+)

@@ -1,0 +1,262 @@
+"""Own features instead of images: safetensors or npz files, checked before and after they are read.
+
+Arrays by name, N images, D features, C classes:
+
+    features     (N, D) floating        required
+    logits       (N, C) floating        required unless head_weight is there
+    head_weight  (C, D) floating        the last linear layer, as torch.nn.Linear keeps it; allows ReAct
+    head_bias    (C,) floating          only beside head_weight
+    labels       (N,) integer           class of each image, 0 to C - 1, or -1 where unknown
+    paths        (N,) text in npz; in safetensors one uint8 array, UTF-8, one path per line
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nnguide_core.array_files import (
+    ArrayHeader,
+    BadFileError,
+    is_regular,
+    npz_headers,
+    read_npz,
+    read_safetensors,
+    safetensors_headers,
+)
+from nnguide_core.errors import FeaturesFileError
+from nnguide_core.records import Features, fingerprint
+
+__all__ = ["OwnFeatures", "load"]
+
+_HEAD = ("head_weight", "head_bias")
+_RATIO_LIMIT = 100  # bytes unpacked for each byte of the file
+_RATIO_FREE = 64 * 2**20  # bytes up to which any ratio is harmless
+_SHOWN_ROWS = 5
+_TYPES = {  # safetensors' names, and NumPy's without the byte order
+    "floating": {"F64", "F32", "F16", "BF16", "f8", "f4", "f2"},
+    "integer": {"I64", "I32", "I16", "I8", "U8", "i8", "i4", "i2", "i1", "u4", "u2", "u1"},
+    "text": {"U8", "U", "S"},
+}
+_EXPECTED = {
+    "features": ("floating", 2, "(images, features)"),
+    "logits": ("floating", 2, "(images, classes)"),
+    "head_weight": ("floating", 2, "(classes, features)"),
+    "head_bias": ("floating", 1, "(classes,)"),
+    "labels": ("integer", 1, "(images,)"),
+    "paths": ("text", 1, "(images,)"),
+}
+
+_Arrays = dict[str, Tensor | list[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnFeatures:
+    """Features that somebody computed elsewhere, one row per image."""
+
+    features: Tensor  # (N, D) float32
+    logits: Tensor  # (N, C) float32, the file's own or those of its head
+    labels: Tensor | None  # (N,) int64, -1 where unknown
+    paths: tuple[str, ...] | None  # N names of images
+    head: nn.Linear | None  # D -> C, float32
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def as_features(self) -> Features:
+        """Return them as if a model had computed them; files of equal widths count as of one model."""
+        count, width = self.features.shape
+        contents = fingerprint(_digest(self.features), _digest(self.logits))
+        return Features(
+            features=self.features,
+            logits=self.logits,
+            ids=tuple(fingerprint(contents, str(row)) for row in range(count)),
+            labels=self.labels if self.labels is not None else torch.full((count,), -1),
+            model=fingerprint("own features", str(width), str(self.logits.shape[1])),
+            dataset=contents,
+        )
+
+
+def load(path: Path, *, limit: int | None = None, allow_nonfinite: bool = False) -> OwnFeatures:
+    """Read a features file; the format is told by its first bytes, not by its name.
+
+    Args:
+        path: a safetensors or npz file.
+        limit: bytes that its arrays may take in memory, by default half of the machine's; checked before
+            any is read.
+        allow_nonfinite: keep NaN and infinite features and logits instead of refusing them.
+
+    Raises:
+        FeaturesFileError: the file is no such file, is damaged or too large, or an array is missing or has
+            another type, shape, range or number of rows than expected; names the array and what it has.
+    """
+    if not is_regular(path):
+        raise FeaturesFileError(f"{path.name} is no file that can be read.")
+    try:
+        arrays = _read(path, _half_of_memory() if limit is None else limit)
+    except (BadFileError, OSError) as error:
+        raise FeaturesFileError(f"{path.name} cannot be read: {error}.") from error
+    return _assembled(path.name, arrays, allow_nonfinite)
+
+
+def _read(path: Path, limit: int) -> _Arrays:
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[:4] == b"PK\x03\x04":
+        headers = npz_headers(path)
+        _check_headers(path, headers, limit)
+        arrays = read_npz(path, [name for name in _EXPECTED if name in headers])
+        return {name: _from_npz(array) for name, array in arrays.items()}
+    if start[8:9] == b"{":
+        headers = safetensors_headers(path)
+        _check_headers(path, headers, limit)
+        tensors = read_safetensors(path, {name: headers[name] for name in _EXPECTED if name in headers})
+        return {name: _lines(tensor) if name == "paths" else tensor for name, tensor in tensors.items()}
+    raise FeaturesFileError(
+        f"{path.name} is neither a safetensors nor an npz file. Save its arrays with numpy.savez or "
+        "safetensors.numpy.save_file; pickled files are not read, because they can run code."
+    )
+
+
+def _check_headers(path: Path, headers: Mapping[str, ArrayHeader], limit: int) -> None:
+    wanted = {name: header for name, header in headers.items() if name in _EXPECTED}
+    for name, header in wanted.items():
+        _check_header(path.name, name, header)
+    if "features" not in wanted or not {"logits", "head_weight"} & set(wanted):
+        given = ", ".join(f"{name} {header.shape}" for name, header in headers.items()) or "nothing"
+        raise FeaturesFileError(
+            f"{path.name} holds {given}; expected features of shape (images, features), and logits of shape "
+            "(images, classes) or head_weight of shape (classes, features)."
+        )
+    size, packed = sum(header.size for header in wanted.values()), path.stat().st_size
+    if size > limit:
+        raise FeaturesFileError(f"{path.name} needs {size:,} bytes in memory; at most {limit:,} are read.")
+    if size > _RATIO_FREE and size > _RATIO_LIMIT * packed:
+        raise FeaturesFileError(
+            f"{path.name} unpacks to {size:,} bytes, over {_RATIO_LIMIT} times its own size. "
+            "Save it with numpy.savez, which does not compress."
+        )
+
+
+def _check_header(file_name: str, name: str, header: ArrayHeader) -> None:
+    kind, dimensions, shape = _EXPECTED[name]
+    if _type(header.dtype) not in _TYPES[kind]:
+        hint = " Objects are never read: they can run code." if header.dtype == "|O" else ""
+        raise FeaturesFileError(
+            f"{file_name}: {name} {header.shape} has type {header.dtype}, expected {kind} values.{hint}"
+        )
+    if len(header.shape) != dimensions:
+        raise FeaturesFileError(f"{file_name}: {name} has shape {header.shape}, expected {shape}.")
+
+
+def _type(dtype: str) -> str:
+    """Return a safetensors name as it is, a NumPy descriptor without byte order, text without its length."""
+    if dtype[0] not in "<>|=":
+        return dtype
+    return dtype[1] if dtype[1] in "US" else dtype[1:]
+
+
+def _from_npz(array: NDArray[Any]) -> Tensor | list[str]:
+    if array.dtype.kind in "US":
+        return [
+            str(text)
+            for text in (np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array)
+        ]
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=False))
+
+
+def _lines(values: Tensor) -> list[str]:
+    return bytes(values.numpy()).decode("utf-8", "replace").removesuffix("\n").split("\n")
+
+
+def _assembled(file_name: str, arrays: _Arrays, allow_nonfinite: bool) -> OwnFeatures:
+    values = {name: array for name, array in arrays.items() if isinstance(array, Tensor)}
+    floats = {name: value.float() for name, value in values.items() if name != "labels"}
+    paths = arrays.get("paths")
+    _check_shapes(file_name, {name: tuple(value.shape) for name, value in values.items()}, paths)
+    for name, value in floats.items():
+        if not allow_nonfinite or name.startswith("head"):
+            _check_finite(file_name, name, value)
+    head = _head(floats)
+    with torch.inference_mode(False), torch.no_grad():
+        logits = floats["logits"] if "logits" in floats or head is None else head(floats["features"])
+    labels = values["labels"].long() if "labels" in values else None
+    if labels is not None:
+        _check_labels(file_name, labels, logits.shape[1])
+    return OwnFeatures(floats["features"], logits, labels, tuple(paths) if paths is not None else None, head)
+
+
+def _check_shapes(
+    file_name: str, shapes: dict[str, tuple[int, ...]], paths: Tensor | list[str] | None
+) -> None:
+    """Compare every array's sizes with those of features and of what gives the logits."""
+    count, width = shapes["features"]
+    classes = shapes["logits"][1] if "logits" in shapes else shapes["head_weight"][0]
+    if paths is not None:
+        shapes = {**shapes, "paths": (len(paths),)}
+    expected = {
+        "logits": (count, classes),
+        "head_weight": (classes, width),
+        "head_bias": (classes,),
+        "labels": (count,),
+        "paths": (count,),
+    }
+    for name, shape in expected.items():
+        if shapes.get(name, shape) != shape:
+            raise FeaturesFileError(
+                f"{file_name}: {name} has shape {shapes[name]}, expected {shape} beside features of shape "
+                f"{shapes['features']} and {classes} classes."
+            )
+    if min(count, width, classes) < 1:
+        raise FeaturesFileError(
+            f"{file_name}: features has shape {shapes['features']} and there are {classes} classes, "
+            "expected at least one of each."
+        )
+    if "head_bias" in shapes and "head_weight" not in shapes:
+        raise FeaturesFileError(f"{file_name}: head_bias {shapes['head_bias']} is there without head_weight.")
+
+
+def _check_finite(file_name: str, name: str, values: Tensor) -> None:
+    rows = (~values.reshape(len(values), -1).isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if rows:
+        first = ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", …" if len(rows) > _SHOWN_ROWS else "")
+        raise FeaturesFileError(
+            f"{file_name}: {name} {tuple(values.shape)} has NaN or infinite values in {len(rows)} rows "
+            f"(row {first}), expected finite float32 numbers. Leave these rows out."
+        )
+
+
+def _check_labels(file_name: str, labels: Tensor, classes: int) -> None:
+    wrong = ((labels < -1) | (labels >= classes)).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise FeaturesFileError(
+            f"{file_name}: labels {tuple(labels.shape)} has {len(wrong)} values out of range, the first is "
+            f"{int(labels[row])} in row {row}; expected 0 to {classes - 1}, or -1 where unknown."
+        )
+
+
+def _head(floats: Mapping[str, Tensor]) -> nn.Linear | None:
+    if "head_weight" not in floats:
+        return None
+    classes, width = floats["head_weight"].shape
+    head = nn.Linear(width, classes, bias="head_bias" in floats, device="meta").requires_grad_(False)
+    head.load_state_dict(
+        {name.removeprefix("head_"): floats[name] for name in _HEAD if name in floats}, assign=True
+    )
+    return head
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(values.contiguous().numpy().data).hexdigest()

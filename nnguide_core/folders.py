@@ -1,0 +1,75 @@
+"""Every file below a folder, in a fixed order, links to folders not followed."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnguide_core.reading import location_of
+
+__all__ = ["Found", "is_litter", "walk", "written"]
+
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # what systems leave in folders and zips, in lower case
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One thing in a folder that is no folder, or a folder that cannot be entered, with the reason."""
+
+    path: str  # as shown: "/" between parts, always encodable as UTF-8
+    location: str  # for reading.read
+    reason: str | None = None
+
+
+def walk(root: Path) -> list[Found]:
+    """Return everything found below a folder, sorted by path, character by character.
+
+    Hidden files and folders (a dot first) and what systems leave behind (Thumbs.db, desktop.ini, __MACOSX)
+    do not count as found. Pipes, devices and broken links do: reading them gives the reason.
+
+    Raises:
+        OSError: the folder itself cannot be listed.
+    """
+    with os.scandir(root):
+        pass
+    return sorted(_walk(str(root)), key=lambda found: found.path)
+
+
+def is_litter(path: str) -> bool:
+    """Return whether any part of a relative path is hidden or left behind by a system."""
+    return any(
+        (part.startswith(".") and part not in (".", "..")) or part.lower() in _LITTER
+        for part in path.split("/")
+    )
+
+
+def written(path: str) -> str:
+    """Return a path as text: bytes of its name that are no UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _walk(root: str) -> Iterator[Found]:
+    folders = [""]
+    while folders:
+        inside = folders.pop()
+        try:
+            with os.scandir(f"{root}/{inside}") as entries:
+                for entry in entries:
+                    path = f"{inside}/{entry.name}" if inside else entry.name
+                    if is_litter(entry.name):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(path)
+                    else:
+                        yield Found(written(path), location_of(path), _refusal(entry, root))
+        except OSError as error:
+            yield Found(written(inside), location_of(inside), f"Not readable: {error.strerror}.")
+
+
+def _refusal(entry: os.DirEntry[str], root: str) -> str | None:
+    if not entry.is_symlink():
+        return None
+    real = Path(os.path.realpath(entry.path))
+    # Outside the folder, not even whether it is a folder is looked at.
+    inside = real.is_relative_to(root)
+    return "Link to a folder: these are not followed." if inside and real.is_dir() else None

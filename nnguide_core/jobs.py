@@ -1,0 +1,347 @@
+"""Background jobs: long work that outlives a page's refresh, once per key, in this process and in all others.
+
+A job lives in the process that started it, not in a browser session. Heavy jobs run one at a time, in the
+order in which they were started. Work that another process does already is waited for, not done twice.
+"""
+
+import errno
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
+
+import torch
+
+from nnguide_core.errors import CancelledError, NNGuideError, StoreError
+from nnguide_core.logs import log_path
+from nnguide_core.progress import Progress
+from nnguide_core.records import JobRecord, JobState
+from nnguide_core.store import Workspace
+
+__all__ = ["Job", "JobContext", "Jobs", "in_words"]
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+_KEEP_SECONDS = 3600.0  # how long a finished job is shown
+_KEEP_RECORDS = timedelta(days=7)
+_MOST_KEPT = 50  # finished jobs
+_UNFINISHED = (JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED)
+_PAUSE = 0.1  # seconds between two looks at whether a waiting job was cancelled
+_GOODBYE_SECONDS = 2.0  # how long the end of the program waits for cancelled jobs
+_OS_REASONS = {
+    errno.ENOSPC: "The disk is full. Free some space and start again; what was finished is kept.",
+    errno.EDQUOT: "The disk quota is used up. Free some space and start again; what was finished is kept.",
+    errno.EMFILE: "Too many files are open. Close other programs, or raise the limit with ulimit -n.",
+}
+
+
+class JobContext:
+    """What work is given: where to report progress, and whether it should stop."""
+
+    def __init__(self, job: "Job[Any]") -> None:
+        self._job = job
+
+    def progress(self, progress: Progress) -> None:
+        """Show how far the work is."""
+        self._job.progress = progress
+
+    def cancelled(self) -> bool:
+        """Return whether someone asked the job to stop."""
+        return self._job.is_cancelling
+
+    def check(self) -> None:
+        """Stop here if someone asked for it.
+
+        Raises:
+            CancelledError: someone did.
+        """
+        if self.cancelled():
+            raise CancelledError(f"{self._job.title} was stopped; what was finished is kept.")
+
+
+class Job(Generic[T]):
+    """One piece of work under way, or over. Any thread may look at it, wait for it or cancel it."""
+
+    def __init__(self, key: str, title: str, about: Mapping[str, Any]) -> None:
+        self.key = key
+        self.title = title
+        self.about = about
+        self.state = JobState.WAITING
+        self.progress: Progress | None = None
+        self.result: T | None = None
+        self.error = ""  # a sentence for the user once the job has failed
+        self.note = ""  # what a waiting job waits for, in words
+        self.started = datetime.now(UTC)
+        self.finished: datetime | None = None
+        self.is_interrupted = False
+        self._cancelling = threading.Event()
+        self._over = threading.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self._over.is_set()
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether someone asked the job to stop."""
+        return self._cancelling.is_set()
+
+    @property
+    def seconds(self) -> float:
+        """How long the job took, or has taken so far."""
+        return ((self.finished or datetime.now(UTC)) - self.started).total_seconds()
+
+    @property
+    def record(self) -> JobRecord:
+        """What the workspace remembers of the job."""
+        return JobRecord(
+            self.key, self.title, self.state, self.about, self.error, self.started, self.finished
+        )
+
+    def cancel(self) -> None:
+        """Ask the job to stop, for everyone who watches it; it ends when its work looks up."""
+        self._cancelling.set()
+
+    def interrupt(self) -> None:
+        """Ask the job to stop because the program ends; it can be started again later."""
+        self.is_interrupted = True
+        self._cancelling.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the job is over, at most timeout seconds; return whether it is."""
+        return self._over.wait(timeout)
+
+    def end(self, state: JobState, error: str = "") -> None:
+        """Take down how the job ended; for Jobs alone."""
+        self.error, self.note, self.finished = error, "", datetime.now(UTC)
+        self.state = state
+        self._over.set()
+
+
+class Jobs:
+    """The jobs of this process; a server keeps one for all its sessions.
+
+    Args:
+        workspace: keeps the records that outlive the process, and the locks between processes.
+        heavy: how many heavy jobs run at once.
+    """
+
+    def __init__(self, workspace: Workspace, heavy: int = 1) -> None:
+        self._workspace = workspace
+        self._turns = _Turns(heavy)
+        self._jobs: dict[str, Job[Any]] = {}
+        self._guard = threading.Lock()
+        self._forget_old_records()
+        weakref.finalize(self, _stop_all, self._jobs)
+
+    def start(
+        self,
+        key: str,
+        title: str,
+        work: Callable[[JobContext], T],
+        *,
+        about: Mapping[str, Any] | None = None,
+        heavy: bool = True,
+    ) -> Job[T]:
+        """Start work in the background, or return the job that does it already.
+
+        Args:
+            key: says what is computed; two jobs with one key never run at once, in any process.
+            title: the work in words.
+            work: called with a JobContext in a thread. It looks into the workspace first, since another
+                process may just have done the same, and returns something small: it is kept in memory.
+            about: JSON-able; what is needed to start the work again after a restart.
+            heavy: whether it waits for the other heavy jobs.
+        """
+        with self._guard:
+            self._forget_old_jobs()
+            if (running := self._jobs.get(key)) is not None and not running.is_over:
+                return running
+            job: Job[T] = Job(key, title, dict(about or {}))
+            self._jobs[key] = job
+        arguments = (job, work, heavy)
+        threading.Thread(target=self._run, args=arguments, name=f"job {key[:40]}", daemon=True).start()
+        return job
+
+    def get(self, key: str) -> Job[Any] | None:
+        """Return the job of a key, running or finished within the last hour."""
+        with self._guard:
+            return self._jobs.get(key)
+
+    def all(self) -> tuple[Job[Any], ...]:
+        """Return this process's jobs, running or finished within the last hour, oldest first."""
+        with self._guard:
+            self._forget_old_jobs()
+            return tuple(self._jobs.values())
+
+    def interrupted(self) -> tuple[JobRecord, ...]:
+        """Return the jobs whose process ended before they did; starting one again resumes it."""
+        return tuple(
+            replace(record, state=JobState.INTERRUPTED)
+            for record in self._workspace.job_records()
+            if record.state in _UNFINISHED and not self._is_alive(record.key)
+        )
+
+    def forget(self, key: str) -> None:
+        """Drop a finished or interrupted job from what is shown."""
+        with self._guard:
+            if (job := self._jobs.get(key)) is not None and not job.is_over:
+                return
+            self._jobs.pop(key, None)
+        if not self._is_alive(key):
+            self._workspace.remove_job(key)
+
+    def close(self) -> None:
+        """Interrupt every job and wait a moment for them to end."""
+        _stop_all(self._jobs)
+
+    def _run(self, job: Job[T], work: Callable[[JobContext], T], heavy: bool) -> None:
+        with _Outcome() as locking, self._lock(job):
+            self._remember(job)
+            with _Outcome() as working, self._turns.turn(job) if heavy else nullcontext():
+                job.state, job.note = JobState.RUNNING, ""
+                self._remember(job)
+                job.result = work(JobContext(job))
+            self._end(job, working.error)
+            # The record must say so before the lock is free, or others take the job for interrupted.
+            self._remember(job)
+        if not job.is_over:
+            self._end(job, locking.error)
+
+    def _lock(self, job: Job[Any]) -> AbstractContextManager[None]:
+        if self._workspace.is_locked(_lock_name(job.key)):
+            job.note = "Another process is doing this already; waiting for it."
+        return self._workspace.lock(_lock_name(job.key), cancelled=lambda: job.is_cancelling)
+
+    def _end(self, job: Job[Any], error: BaseException | None) -> None:
+        if error is None:
+            job.end(JobState.DONE)
+        elif isinstance(error, CancelledError):
+            job.end(JobState.INTERRUPTED if job.is_interrupted else JobState.CANCELLED)
+        else:
+            job.end(JobState.FAILED, in_words(error) or self._unexpected(job, error))
+        words = (job.state, job.seconds, job.title, job.error and f" - {job.error}")
+        _LOG.info("job %s after %.1f s: %s%s", *words)
+
+    def _unexpected(self, job: Job[Any], error: BaseException) -> str:
+        _LOG.error("unexpected in %s", job.title, exc_info=error)
+        return (
+            f"Something happened that this program did not expect ({type(error).__name__}). "
+            f"Please report it with the end of {log_path(self._workspace.root)}."
+        )
+
+    def _remember(self, job: Job[Any]) -> None:
+        try:
+            self._workspace.save_job(job.record)
+        except StoreError as error:
+            _LOG.warning("the job %s is not on record: %s", job.title, error)
+
+    def _is_alive(self, key: str) -> bool:
+        job = self._jobs.get(key)
+        return (job is not None and not job.is_over) or self._workspace.is_locked(_lock_name(key))
+
+    def _forget_old_jobs(self) -> None:
+        over = [job for job in self._jobs.values() if job.finished is not None]
+        over.sort(key=lambda job: job.finished or job.started, reverse=True)
+        oldest = datetime.now(UTC) - timedelta(seconds=_KEEP_SECONDS)
+        for place, job in enumerate(over):
+            if place >= _MOST_KEPT or (job.finished or job.started) < oldest:
+                del self._jobs[job.key]
+
+    def _forget_old_records(self) -> None:
+        for record in self._workspace.job_records():
+            if record.finished is not None and record.finished < datetime.now(UTC) - _KEEP_RECORDS:
+                self._workspace.remove_job(record.key)
+
+
+def in_words(error: BaseException) -> str:
+    """Return what a user should read of an error, a sentence; "" for errors that no user can cause."""
+    if isinstance(error, NNGuideError):
+        return str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _is_memory_error_of_torch(error):
+        return "There is not enough memory. Close other programs, or choose a smaller bank or batch size."
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return _OS_REASONS.get(error.errno or 0, f"{place}{error.strerror or error}.")
+    return ""
+
+
+class _Outcome:
+    """Takes down how a block ended, so that the thread of a job never dies of its work."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[True]:
+        self.error = error
+        return True
+
+
+class _Turns:
+    """Lets a limited number of jobs run at once, the one started first before the others."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._running: list[Job[Any]] = []
+        self._waiting: list[Job[Any]] = []
+        self._condition = threading.Condition()
+
+    @contextmanager
+    def turn(self, job: Job[Any]) -> Iterator[None]:
+        """Wait for the job's turn, and keep it while the block runs."""
+        with self._condition:
+            self._wait(job)
+            self._running.append(job)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._running.remove(job)
+                self._condition.notify_all()
+
+    def _wait(self, job: Job[Any]) -> None:
+        self._waiting.append(job)
+        try:
+            while len(self._running) >= self._places or min(self._waiting, key=_start) is not job:
+                if job.is_cancelling:
+                    raise CancelledError(f"{job.title} was stopped before it began.")
+                job.note = f"Waiting for: {', '.join(other.title for other in self._running)}"
+                self._condition.wait(_PAUSE)
+        finally:
+            self._waiting.remove(job)
+
+
+def _start(job: Job[Any]) -> datetime:
+    return job.started
+
+
+def _is_memory_error_of_torch(error: BaseException) -> bool:
+    words = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in words or "not enough memory" in words
+    )
+
+
+def _lock_name(key: str) -> str:
+    return f"job {key}"
+
+
+def _stop_all(jobs: dict[str, Job[Any]]) -> None:
+    running = [job for job in list(jobs.values()) if not job.is_over]
+    for job in running:
+        job.interrupt()
+    deadline = time.monotonic() + _GOODBYE_SECONDS
+    for job in running:
+        job.wait(max(0.0, deadline - time.monotonic()))

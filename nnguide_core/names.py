@@ -1,0 +1,53 @@
+"""Names that came from outside, made safe to show and to put into a table, with nothing left out."""
+
+import unicodedata
+
+__all__ = ["csv_safe", "visible"]
+
+# Joiners shape letters and hold emoji together; every other format character hides or reorders.
+_JOINERS = "\u200c\u200d"
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format, surrogates, line and paragraph separators
+# The last four are full-width forms of the first four.
+_FORMULA_STARTS = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    *"\uff1d\uff0b\uff0d\uff20",
+)  # the last four are full-width
+
+
+def visible(text: str) -> str:
+    r"""Return text with every control, right-to-left override and stray surrogate written as an escape.
+
+    The result is printable, one line, encodable as UTF-8, and equal to text where nothing is hidden.
+
+    >>> print(visible("cat\u202egpj.exe\n"))
+    cat\u202egpj.exe\x0a
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escape(character) if _is_hidden(character) else character for character in text)
+
+
+def csv_safe(text: str) -> str:
+    """Return text that no spreadsheet runs: a leading = + - @, tab or line break gets a ' before it.
+
+    >>> csv_safe("=HYPERLINK(1)"), csv_safe("cat")
+    ("'=HYPERLINK(1)", 'cat')
+    """
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in _INVISIBLE and character not in _JOINERS
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,271 @@
+"""The workspace: what is remembered between sessions, in one folder, safe for many threads and processes.
+
+Datasets, runs, verdicts, settings and jobs lie in SQLite; tensors in safetensors files named by the
+fingerprint of what they were computed from. Every write is whole or absent. What is damaged or foreign is set
+aside with a note and counts as absent: it is computed again, never silently used.
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nnguide_core.errors import StoreError
+from nnguide_core.files import open_atomic
+from nnguide_core.locks import is_locked, locked
+from nnguide_core.progress import Cancelled
+from nnguide_core.records import Dataset, Features, Role, Verdict, fingerprint
+from nnguide_core.settings import workspace_home
+from nnguide_core.store_cleaning import clean_up, usage
+from nnguide_core.store_packing import pack_dataset, pack_features, unpack_dataset, unpack_features
+from nnguide_core.store_rows import Rows
+from nnguide_core.store_schema import WORKSPACE_TABLES, Database, back_up, damage
+from nnguide_core.store_tensors import SetAside, TensorFiles, list_set_aside, private_folder, set_aside
+from nnguide_core.store_thumbnails import Thumbnails
+
+__all__ = ["SetAside", "StoredDataset", "Workspace"]
+
+_LOG = logging.getLogger(__name__)
+_DAY = 24 * 3600.0  # seconds
+_BACKUP = "workspace.backup"
+
+
+@dataclass(frozen=True)
+class StoredDataset:
+    """A dataset that the workspace knows, without its images."""
+
+    fingerprint: str
+    name: str
+    role: Role
+    root: Path
+    size: int  # images
+    skipped: int  # files that were found and not read
+    saved: datetime
+
+
+class Workspace(Rows):
+    """One folder of memory. Any number of these may use it at once, in any number of threads and processes.
+
+    Args:
+        root: the folder, made if missing; None is settings.workspace_home().
+
+    Raises:
+        StoreError: the folder cannot be used, or a newer version of the program wrote it.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (workspace_home() if root is None else root).resolve()
+        try:
+            private_folder(self.root)
+            for name in ("set-aside", "locks", "shards"):
+                private_folder(self.root / name)
+            self.blobs = private_folder(self.root / "blobs")  # uploads, under the hash of their bytes
+            self._tensors = TensorFiles(private_folder(self.root / "tensors"), self.root / "set-aside")
+            with self.lock("open"):
+                super().__init__(self._open_database())
+                self.thumbnails = Thumbnails(self.root / "thumbnails.sqlite")
+        except OSError as error:
+            raise StoreError(
+                f"The workspace {self.root} cannot be used: {error.strerror}. "
+                "Set NNGUIDE_HOME to a folder that can be written."
+            ) from error
+
+    def save_dataset(self, dataset: Dataset) -> None:
+        """Remember a dataset with all its images; the same contents, name and role replace each other."""
+        key = _dataset_key(dataset.fingerprint, dataset.name, dataset.role)
+        tensors, about = pack_dataset(dataset)
+        self._tensors.save("datasets", key, tensors, about, needs=[dataset.fingerprint])
+        summary = json.dumps({**about, "skipped": len(dataset.skipped)})
+        row = (key, dataset.fingerprint, summary, datetime.now(UTC).isoformat())
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO datasets VALUES (?, ?, ?, ?)", row)
+
+    def datasets(self) -> tuple[StoredDataset, ...]:
+        """Return what is known of every dataset, the one saved last first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT fingerprint, json, saved FROM datasets ORDER BY saved DESC"
+            ).fetchall()
+        return tuple(_stored_dataset(of, json.loads(text), saved) for of, text, saved in rows)
+
+    def dataset(
+        self, fingerprint: str, *, name: str | None = None, role: Role | None = None
+    ) -> Dataset | None:
+        """Return a dataset with its images, the one saved last where several fit; None if there is none."""
+        for stored in self.datasets():
+            if (
+                stored.fingerprint == fingerprint
+                and name in (None, stored.name)
+                and role in (None, stored.role)
+                and (dataset := self._load_dataset(stored)) is not None
+            ):
+                return dataset
+        return None
+
+    def remove_dataset(self, stored: StoredDataset) -> None:
+        """Forget a dataset; what was computed from it goes with the next clean_up, unless a run needs it."""
+        key = _dataset_key(stored.fingerprint, stored.name, stored.role)
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM datasets WHERE key = ?", (key,))
+        self._tensors.remove("datasets", key)
+
+    def add_verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        """Append verdicts, all or none, and once a day keep a copy of the database; see Rows.add_verdicts."""
+        super().add_verdicts(verdicts)
+        self._back_up_daily(self._database)
+
+    def save_features(self, features: Features, extra: str = "") -> None:
+        """Keep features under their model and dataset; extra tells apart what else changed them."""
+        tensors, about = pack_features(features)
+        key = _features_key(features.model, features.dataset, extra)
+        self._tensors.save("features", key, tensors, about, needs=[features.dataset])
+
+    def load_features(self, model: str, dataset: str, extra: str = "") -> Features | None:
+        """Return a dataset's features by a model, both by fingerprint; None if they must be computed."""
+        key = _features_key(model, dataset, extra)
+        if (packed := self._tensors.load("features", key)) is None:
+            return None
+        try:
+            return unpack_features(*packed)
+        except StoreError as error:
+            self._tensors.set_aside("features", key, str(error))
+            return None
+
+    def save(
+        self,
+        kind: str,
+        key: str,
+        tensors: Mapping[str, Tensor],
+        about: Mapping[str, Any],
+        *,
+        needs: Iterable[str] = (),
+    ) -> None:
+        """Keep tensors and a JSON-able description; what was there before is replaced as a whole.
+
+        Args:
+            kind: a short lower-case word, such as "banks", "neighbours" or "projections".
+            key: the fingerprint of all that they were computed from.
+            tensors: as files.save_tensors takes them.
+            about: the description, at most 100 MB as JSON.
+            needs: fingerprints of datasets, ids of runs or their questions; clean_up deletes the file once
+                one of them is known no more. Without any the file stays until it is removed.
+        """
+        self._tensors.save(kind, key, tensors, about, needs)
+
+    def load(self, kind: str, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return tensors and description, or None where there are none; an unusable file is set aside."""
+        return self._tensors.load(kind, key)
+
+    def has(self, kind: str, key: str) -> bool:
+        """Return whether something is kept under the key, without judging it."""
+        return self._tensors.has(kind, key)
+
+    def remove(self, kind: str, key: str) -> None:
+        """Delete what is kept under the key, if anything."""
+        self._tensors.remove(kind, key)
+
+    def set_aside(self, kind: str, key: str, reason: str) -> None:
+        """Move a file whose contents turned out to be unusable out of the way, with a note and a log line."""
+        self._tensors.set_aside(kind, key, reason)
+
+    def shards_folder(self, model: str, dataset: str, extra: str = "") -> Path:
+        """Return the folder, made if missing, where an extraction keeps its finished batches."""
+        return private_folder(self.root / "shards" / f"{dataset}-{_features_key(model, dataset, extra)}")
+
+    def remove_shards(self, model: str, dataset: str, extra: str = "") -> None:
+        """Delete the finished batches of an extraction, once its features are saved as a whole."""
+        shutil.rmtree(self.shards_folder(model, dataset, extra), ignore_errors=True)
+
+    def lock(self, name: str, *, cancelled: Cancelled | None = None) -> AbstractContextManager[None]:
+        """Return a lock between all threads and processes of this workspace; see locks.locked."""
+        return locked(self._lock_path(name), cancelled=cancelled)
+
+    def is_locked(self, name: str) -> bool:
+        """Return whether any thread or process holds the lock now."""
+        return is_locked(self._lock_path(name))
+
+    def all_set_aside(self) -> tuple[SetAside, ...]:
+        """Return what was set aside in the last 30 days, newest first."""
+        return list_set_aside(self.root / "set-aside")
+
+    def usage(self) -> dict[str, int]:
+        """Return the bytes that each kind of memory takes."""
+        return usage(self.root)
+
+    def clean_up(self, min_age: float = _DAY) -> int:
+        """Delete what no dataset or run needs, older than min_age seconds; return the bytes given back."""
+        return clean_up(self.root, self._database, self._tensors, min_age)
+
+    def close(self) -> None:
+        """Close the open files; the next use opens them again."""
+        super().close()
+        self.thumbnails.close()
+
+    def _lock_path(self, name: str) -> Path:
+        return self.root / "locks" / f"{fingerprint(name)}.lock"
+
+    def _load_dataset(self, stored: StoredDataset) -> Dataset | None:
+        key = _dataset_key(stored.fingerprint, stored.name, stored.role)
+        try:
+            if (packed := self._tensors.load("datasets", key)) is not None:
+                return unpack_dataset(*packed)
+        except StoreError as error:
+            self._tensors.set_aside("datasets", key, str(error))
+        # Its images are lost: it must be scanned again, and not be offered as if it were there.
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM datasets WHERE key = ?", (key,))
+        return None
+
+    def _open_database(self) -> Database:
+        path, backup = self.root / "workspace.sqlite", self.root / _BACKUP
+        if reason := damage(path):
+            self._set_aside_database(path, reason)
+            if backup.exists() and damage(backup) is None:
+                _LOG.warning("restored %s from the copy of %s", path.name, _day(backup))
+                with backup.open("rb") as source, open_atomic(path, private=True) as file:
+                    shutil.copyfileobj(source, file)
+        database = Database(path, WORKSPACE_TABLES)
+        self._back_up_daily(database)
+        return database
+
+    def _set_aside_database(self, path: Path, reason: str) -> None:
+        place = set_aside(path, self.root / "set-aside", reason)
+        for suffix in ("-wal", "-shm"):
+            companion = path.with_name(path.name + suffix)
+            if place is not None and companion.exists():
+                companion.rename(place.with_name(place.name + suffix))
+
+    def _back_up_daily(self, database: Database) -> None:
+        backup = self.root / _BACKUP
+        if backup.exists() and time.time() - backup.stat().st_mtime < _DAY:
+            return
+        try:
+            back_up(database, backup)
+        except (StoreError, OSError) as error:
+            _LOG.warning("no daily copy of the database: %s", error)
+
+
+def _dataset_key(content: str, name: str, role: Role) -> str:
+    return fingerprint("dataset", content, name, role)
+
+
+def _features_key(model: str, dataset: str, extra: str) -> str:
+    return fingerprint("features", model, dataset, extra)
+
+
+def _stored_dataset(content: str, about: Mapping[str, Any], saved: str) -> StoredDataset:
+    root, role = Path(about["root"]), Role(about["role"])
+    when = datetime.fromisoformat(saved)
+    return StoredDataset(content, about["name"], role, root, about["size"], about["skipped"], when)
+
+
+def _day(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="minutes")

@@ -1,0 +1,191 @@
+"""A Streamlit server per script, and pages of a real Chromium that fail on errors and on foreign requests."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_LIMIT = 60  # seconds; torch alone takes several on a busy machine
+WAIT = 60_000  # ms for anything to appear, also on a busy machine
+
+collect_ignore = ["apps"]
+expect.set_options(timeout=WAIT)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(item.path).is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.browser)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Streamlit server."""
+
+    url: str
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Start streamlit on a script: server("app.py", {"NNGUIDE_HOME": ...}) -> Server, kept for the session.
+
+    The same script and environment give the same server again, unless fresh=True asks for a new one.
+    """
+    running, started = {}, []
+
+    def start(script, env=None, *, fresh=False):
+        key = (str(script), tuple(sorted((env or {}).items())))
+        if fresh or key not in running:
+            process, running[key] = _start(ROOT / script, env or {}, tmp_path_factory.mktemp("server"))
+            started.append(process)
+        return running[key]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Playwright's own Chromium where it is installed, the system's otherwise."""
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        found = str(own) if own.exists() else shutil.which("chromium") or shutil.which("chromium-browser")
+        if found is None:
+            pytest.fail('No Chromium was found. Install one, or leave these tests out with -m "not browser".')
+        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a page: open_page(url=None, theme="light", width=1280, height=900) -> Playwright's Page.
+
+    The test fails at its end if a page logged an error, threw one, or asked another host for anything.
+    """
+    contexts, trouble = [], []
+
+    def opened(url=None, theme="light", width=1280, height=900):
+        context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": height})
+        contexts.append(context)
+        context.set_default_timeout(WAIT)
+        page = context.new_page()
+        _watch(page, trouble)
+        if url is not None:
+            page.goto(url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not trouble, "\n".join(trouble)
+
+
+@pytest.fixture
+def page(open_page):
+    """An empty page in the light theme, watched like every page."""
+    return open_page()
+
+
+@pytest.fixture
+def screenshot():
+    """Save what a page shows: screenshot(page, "name") -> screenshots/name.png, for people to look at."""
+
+    def save(page, name):
+        folder = ROOT / "screenshots"
+        folder.mkdir(exist_ok=True)
+        page.screenshot(path=folder / f"{name}.png")
+
+    return save
+
+
+@pytest.fixture
+def settled():
+    """Wait until a page's script has run and two frames were drawn: settled(page)."""
+
+    def wait(page):
+        page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    return wait
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _start(script, env, folder):
+    port = _free_port()
+    log = folder / "streamlit.log"
+    settings = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "NNGUIDE_HOME": str(folder / "workspace"),
+        "STREAMLIT_SERVER_PORT": str(port),
+        "STREAMLIT_SERVER_HEADLESS": "true",
+        "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
+        **env,
+    }
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", str(script)],
+            cwd=ROOT,
+            env=settings,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )
+    _wait_until_healthy(process, port, log)
+    return process, Server(f"http://127.0.0.1:{port}", log)
+
+
+def _wait_until_healthy(process, port, log):
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.05)
+    process.kill()
+    pytest.fail(f"streamlit did not start:\n{log.read_text()}")
+
+
+def _watch(page, trouble):
+    page.on(
+        "console",
+        lambda message: trouble.append(f"console: {message.text}") if message.type == "error" else None,
+    )
+    page.on("pageerror", lambda error: trouble.append(f"thrown: {error}"))
+    page.on("request", lambda request: _check_host(request.url, trouble))
+    page.on("websocket", lambda socket: _check_host(socket.url, trouble))
+
+
+def _check_host(url, trouble):
+    parts = urlsplit(url)
+    if parts.scheme not in {"data", "blob"} and parts.hostname != "127.0.0.1":
+        trouble.append(f"asked another host: {url}")

@@ -1,0 +1,61 @@
+"""The map page in a real browser: the first map, a lasso, the same images below, lines of a click, Triage."""
+
+import pytest
+from playwright.sync_api import expect
+
+FIRST_MAP = 120_000  # ms on a busy machine
+
+
+@pytest.fixture
+def url(server):
+    return server("app.py").url
+
+
+@pytest.fixture
+def opened(open_page, url):
+    def show(**options):
+        page = open_page(url, height=1400, **options)
+        page.get_by_role("link", name="Map").click(timeout=FIRST_MAP)
+        page.locator(".stage[data-drawn]").wait_for(timeout=FIRST_MAP)
+        return page
+
+    return show
+
+
+def lasso(page):
+    page.get_by_label("select with a lasso").check()
+    box = page.locator(".stage").bounding_box()
+    corners = [(0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9)]
+    spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*spots[0])
+    page.mouse.down()
+    for spot in spots[1:]:
+        page.mouse.move(*spot, steps=8)
+    page.mouse.up()
+
+
+def test_a_lasso_counts_and_shows_its_images_and_triage_has_the_same(opened):
+    page = opened()
+    lasso(page)
+    status = page.locator(".status")
+    expect(status).to_contain_text("points selected.")
+    count = status.inner_text().split()[0]
+    words = page.get_by_text(f"{count} images are selected:")
+    expect(words).to_be_visible()
+    queries = words.inner_text().split(": ")[1].split()[0]
+    tile = page.get_by_role("option").first
+    tile.click()
+    expect(status).to_contain_text("true neighbours are elsewhere on the map (dashed).")
+    page.get_by_role("button", name="Open in Triage", exact=True).click()
+    expect(page.get_by_role("radio", name=f"from the map ({queries})")).to_be_checked()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_both_themes_show_the_map_without_an_error(opened, theme, settled, screenshot):
+    page = opened(theme=theme)
+    lasso(page)
+    expect(page.get_by_text("images are selected:")).to_be_visible()
+    settled(page)
+    page.set_viewport_size({"width": 1280, "height": 1900})
+    page.wait_for_timeout(1500)
+    screenshot(page, f"page_map_{theme}")

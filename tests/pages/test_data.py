@@ -1,0 +1,210 @@
+"""The data page: the ways in, what they refuse, and what they make, run by Streamlit's own test driver."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import streamlit as st
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from nnguide_core.store import Workspace
+
+APP = Path(__file__).parents[2] / "app.py"
+SECONDS = 240  # for a job on a busy machine
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Photos of several sizes: ID in class folders, OOD flat with a broken file, a zip, an empty folder."""
+    rng, root = np.random.default_rng(11), tmp_path_factory.mktemp("data")
+    for label in ("cat", "frog"):
+        for row in range(6):
+            write(root / "test" / label / "deep" / f"{row}.png", picture(rng, 20 + row, 30))
+    for row in range(5):
+        write(root / "<b>street" / f"{row}.png", picture(rng, 40, 25))
+    write(root / "<b>street" / "broken.jpg", b"\xff\xd8\xff")
+    with zipfile.ZipFile(root / "noise.zip", "w") as archive:
+        for row in range(4):
+            archive.writestr(f"noise/{row}.png", picture(rng, 16, 16))
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory, data):
+    patch = pytest.MonkeyPatch()
+    folder = tmp_path_factory.mktemp("home")
+    patch.setenv("NNGUIDE_HOME", str(folder))
+    patch.setenv("NNGUIDE_DATA_ROOTS", str(data))
+    st.cache_resource.clear()
+    yield folder
+    st.cache_resource.clear()
+    patch.undo()
+
+
+@pytest.fixture
+def app():
+    return AppTest.from_file(str(APP), default_timeout=SECONDS).run()
+
+
+def picture(rng, width, height):
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def go(app, way):
+    app.segmented_control[0].set_value(way).run()
+    assert not app.exception
+    return app
+
+
+def settle(app):
+    """Wait for every job, then let the page take its result."""
+    from views import resources
+
+    for job in resources.jobs().all():
+        assert job.wait(SECONDS)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def type_path(app, path):
+    box = next(each for each in app.text_input if each.label.startswith("path of a folder"))
+    box.set_value(str(path))
+    next(each for each in app.button if each.label == "Add").click().run()
+
+
+def add_path(app, path):
+    type_path(app, path)
+    return settle(app)
+
+
+def press(app, label):
+    next(each for each in app.button if each.label == label).click().run()
+    return settle(app)
+
+
+def names(app):
+    return [each.value for each in app.text_input if each.key and each.key.startswith("name.")]
+
+
+def said(app):
+    return " ".join(each.value.replace("\\", "") for each in (*app.error, *app.warning, *app.info))
+
+
+def test_an_empty_choice_says_what_to_add_and_offers_nothing_to_compute(app):
+    go(app, "Own images")
+    assert "Add the images that the classifier was trained on" in said(app)
+    assert "Compute" not in [each.label for each in app.button]
+
+
+def test_a_path_outside_the_allowed_folders_is_refused_alike_whether_or_not_it_exists(app, data):
+    go(app, "Own images")
+    type_path(app, "/etc")
+    there = said(app)
+    type_path(app, "/etc-that-is-not-there")
+    assert said(app) == there
+    assert "not in a folder that may be read here" in there
+    assert str(data) in there
+
+
+def test_a_folder_without_images_is_refused_with_a_sentence(app, data):
+    go(app, "Own images")
+    add_path(app, data / "empty")
+    assert "empty has no image that can be read (0 files found)" in said(app)
+    assert names(app) == []
+
+
+def test_own_folders_are_checked_computed_and_opened(app, data, home):
+    go(app, "Own images")
+    for name in ("test", "<b>street", "noise.zip"):
+        add_path(app, data / name)
+    assert names(app) == ["test", "<b>street", "noise"]
+    assert [each.value for each in app.selectbox if str(each.key).startswith("role.")] == ["id", "ood", "ood"]
+    press(app, "Check")
+    tables = [table.value for table in app.dataframe]
+    counts = next(table for table in tables if "files found" in table)
+    assert counts["files found"].tolist() == [6, 6, 6, 4]
+    assert counts["images read"].tolist() == [6, 6, 5, 4]
+    assert any("broken.jpg" in table["file"].tolist() for table in tables if "reason" in table)
+    assert any("What the network really sees" in each.value for each in app.text)
+    press(app, "Compute")
+    assert app.segmented_control[0].value == "Open run"
+    assert any("<b>street (5)" in each.value and "model demo" in each.value for each in app.text)
+    runs = Workspace(home).runs()
+    assert [each.name for each in runs[0].queries] == ["test ID", "<b>street", "noise"]
+
+
+def test_an_upload_over_the_allowance_is_refused_and_nothing_is_kept(app, monkeypatch):
+    monkeypatch.setenv("NNGUIDE_UPLOAD_LIMIT", "10")
+    go(app, "Own images")
+    app.segmented_control[1].set_value("upload files or zips").run()
+    app.file_uploader[0].upload("a.png", b"x" * 11, "image/png").run()
+    assert "This session may upload 0 MB" in said(app)
+    assert names(app) == []
+
+
+def test_uploaded_images_become_a_dataset_and_are_freed_with_the_session(app, home):
+    from views import resources
+
+    go(app, "Own images")
+    app.segmented_control[1].set_value("upload files or zips").run()
+    app.file_uploader[0].upload("a.png", picture(np.random.default_rng(1), 9, 9), "image/png").run()
+    settle(app)
+    assert names(app) == ["uploaded images"]
+    blobs = [path for path in (home / "blobs").rglob("*") if path.is_file()]
+    assert len(blobs) == 1
+    from nnguide_core.uploads import SessionUploads
+
+    session = blobs[0].relative_to(home / "blobs").parts[0]
+    SessionUploads(resources.workspace(), session).release()
+    assert not (home / "blobs" / session).exists()
+
+
+def test_earlier_runs_can_be_opened_again_even_where_the_address_names_an_unknown_one(app):
+    assert not app.error
+    fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)
+    fresh.query_params["run"] = "f" * 16
+    fresh.run()
+    assert "does not know the run" in said(fresh)
+    go(fresh, "Earlier runs")
+    next(each for each in fresh.button if str(each.key).startswith("open.")).click().run()
+    assert not fresh.error
+    assert any("model demo" in each.value and "k = " in each.value for each in fresh.text)
+
+
+def test_features_files_are_computed_and_opened(app, data):
+    rng = np.random.default_rng(2)
+    go(app, "Own features")
+    for name in ("train", "test", "street"):
+        arrays = {
+            "features": rng.random((30, 5), dtype=np.float32),
+            "logits": rng.random((30, 3), dtype=np.float32),
+        }
+        np.savez(data / f"{name}.npz", **arrays)
+        box = next(each for each in app.text_input if each.label == "path of a features file")
+        box.set_value(str(data / f"{name}.npz"))
+        next(each for each in app.button if each.label == "Add").click().run()
+    press(app, "Compute")
+    assert not app.error
+    assert any("model own features" in each.value for each in app.text)
+
+
+def test_a_file_that_holds_no_features_is_refused_with_a_sentence(app, data):
+    (data / "bad.npz").write_bytes(b"nothing")
+    go(app, "Own features")
+    box = next(each for each in app.text_input if each.label == "path of a features file")
+    box.set_value(str(data / "bad.npz"))
+    next(each for each in app.button if each.label == "Add").click().run()
+    press(app, "Compute")
+    assert "neither a safetensors nor an npz file" in said(app)

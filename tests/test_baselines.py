@@ -1,0 +1,255 @@
+"""The baselines: pytorch-ood's own scores, and a sentence where there can be none."""
+
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from nnguide_core.bank import build_bank
+from nnguide_core.baselines import BASELINES, Reference, baseline_scores
+from nnguide_core.settings import BankSettings
+
+WIDTH, CLASSES = 16, 4
+
+
+def features(count: int, seed: int = 0, width: int = WIDTH) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).relu()
+
+
+def linear(width: int = WIDTH) -> nn.Linear:
+    head = nn.Linear(width, CLASSES).requires_grad_(False)
+    generator = torch.Generator().manual_seed(3)
+    head.weight.copy_(torch.randn(CLASSES, width, generator=generator))
+    head.bias.copy_(torch.randn(CLASSES, generator=generator))
+    return head
+
+
+def whole_reference(count: int = 200, width: int = WIDTH) -> Reference:
+    z, head = features(count, width=width), linear(width)
+    return Reference(z, torch.arange(count) % CLASSES, head(z), head.weight, head.bias)
+
+
+def test_every_baseline_has_the_scores_of_pytorch_ood() -> None:
+    from pytorch_ood.detector import KNN, EnergyBased, Mahalanobis, MaxLogit, MaxSoftmax, ViM
+
+    reference, queries = whole_reference(), features(30, seed=1)
+    logits = linear()(queries)
+    scores, missing = baseline_scores(reference, queries, logits)
+    z, labels = reference.features, reference.labels
+    theirs = {
+        "Energy": EnergyBased(None).predict_logits(logits),
+        "MSP": MaxSoftmax(None).predict_logits(logits),
+        "MaxLogit": MaxLogit(None).predict_logits(logits),
+        "KNN": KNN(None, k=50).fit_features(z, labels).predict_features(queries),
+        "ViM": ViM(None, 8, linear().weight, linear().bias).fit_features(z, labels).predict_features(queries),
+        "Mahalanobis": Mahalanobis(None).fit_features(z, labels).predict_features(queries),
+    }
+    assert not missing
+    assert list(scores) == list(theirs) == list(BASELINES)
+    for name, expected in theirs.items():
+        assert scores[name].dtype == torch.float32
+        torch.testing.assert_close(scores[name], expected.float())
+
+
+def test_every_baseline_is_higher_for_what_is_further_from_the_bank() -> None:
+    reference = whole_reference()
+    far = 20 * torch.eye(WIDTH)[:4] - 30
+    head = nn.Linear(WIDTH, CLASSES).requires_grad_(False)
+    near_scores, _ = baseline_scores(
+        reference, reference.features[:40], linear()(reference.features[:40]) + 50
+    )
+    far_scores, _ = baseline_scores(reference, far, head(0 * far) - 50)
+    for name in ("Energy", "MSP", "MaxLogit", "KNN", "ViM", "Mahalanobis"):
+        assert far_scores[name].min() > near_scores[name].median(), name
+
+
+def test_only_the_names_asked_for_are_computed() -> None:
+    scores, missing = baseline_scores(
+        Reference(features(9)), features(2), torch.ones(2, 3), names=["KNN", "ViM"]
+    )
+    assert list(scores) == ["KNN"]
+    assert list(missing) == ["ViM"]
+
+
+def test_a_name_that_is_no_baseline_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no baseline 'ODIN'. Known: Energy, MSP, MaxLogit, KNN, ViM, Maha"):
+        baseline_scores(whole_reference(), features(2), torch.ones(2, 3), names=["MSP", "ODIN"])
+
+
+def test_what_a_baseline_lacks_is_said_and_the_others_still_run() -> None:
+    scores, missing = baseline_scores(Reference(features(60)), features(5), torch.ones(5, CLASSES))
+    assert list(scores) == ["Energy", "MSP", "MaxLogit", "KNN"]
+    assert missing == {
+        "ViM": "ViM needs the weights of a linear head.",
+        "Mahalanobis": "Mahalanobis needs the class of every bank image.",
+    }
+
+
+def test_what_a_baseline_needs_is_declared() -> None:
+    assert {name: baseline.needs for name, baseline in BASELINES.items()} == {
+        "Energy": (),
+        "MSP": (),
+        "MaxLogit": (),
+        "KNN": ("features",),
+        "ViM": ("features", "head"),
+        "Mahalanobis": ("features", "labels"),
+    }
+
+
+def test_an_empty_bank_leaves_those_that_need_none() -> None:
+    scores, missing = baseline_scores(Reference(features(0)), features(2), torch.ones(2, 3))
+    assert list(scores) == ["Energy", "MSP", "MaxLogit"]
+    assert missing["KNN"] == "KNN needs bank images."
+
+
+def test_labels_need_not_be_all_classes_in_a_row() -> None:
+    whole = whole_reference()
+    labels = torch.tensor([7, 2, 900, 11])[whole.labels]
+    other = Reference(whole.features, labels)
+    queries, logits = features(9, seed=1), torch.ones(9, CLASSES)
+    expected, _ = baseline_scores(whole, queries, logits, names=["Mahalanobis"])
+    scores, _ = baseline_scores(other, queries, logits, names=["Mahalanobis"])
+    torch.testing.assert_close(scores["Mahalanobis"], expected["Mahalanobis"])
+
+
+def test_a_query_that_is_no_number_has_nan_scores_and_leaves_the_others_alone() -> None:
+    reference, queries = whole_reference(), features(6, seed=1)
+    logits = linear()(queries)
+    clean, _ = baseline_scores(reference, queries, logits)
+    queries[1, 4], logits[3, 0] = torch.nan, torch.inf
+    scores, missing = baseline_scores(reference, queries, logits)
+    assert not missing
+    kept = torch.tensor([0, 2, 4, 5])
+    for name, values in scores.items():
+        assert values.isnan().tolist() == [False, True, False, True, False, False]
+        torch.testing.assert_close(values[kept], clean[name][kept])
+
+
+def test_queries_that_are_all_no_numbers_or_none_have_no_finite_scores() -> None:
+    nothing, _ = baseline_scores(whole_reference(), torch.full((2, WIDTH), torch.nan), torch.ones(2, 3))
+    assert all(values.isnan().all() for values in nothing.values())
+    none, _ = baseline_scores(whole_reference(), torch.empty(0, WIDTH), torch.empty(0, 3))
+    assert {values.shape for values in none.values()} == {(0,)}
+
+
+@pytest.mark.parametrize("count", [1, 5, 49])
+def test_knn_of_a_small_bank_takes_its_furthest_image(count: int) -> None:
+    z, queries = features(count), features(3, seed=1)
+    scores, _ = baseline_scores(Reference(z), queries, torch.ones(3, 2), names=["KNN"])
+    distances = torch.cdist(nn.functional.normalize(queries), nn.functional.normalize(z))
+    torch.testing.assert_close(scores["KNN"], distances.amax(dim=1), rtol=1e-4, atol=1e-4)
+
+
+def test_mahalanobis_of_fewer_images_than_features_is_not_defined() -> None:
+    reference = whole_reference(count=40, width=64)
+    _, missing = baseline_scores(reference, features(3, width=64), torch.ones(3, 2), names=["Mahalanobis"])
+    assert missing["Mahalanobis"] == (
+        "Mahalanobis needs more bank images: the covariance of 64 features over 40 images cannot be inverted "
+        "in float32."
+    )
+
+
+def test_mahalanobis_bears_features_that_are_always_zero() -> None:
+    whole = whole_reference()
+    dead = whole.features * (torch.arange(WIDTH) > 2)
+    scores, missing = baseline_scores(
+        Reference(dead, whole.labels), dead[:5], torch.ones(5, 2), names=["Mahalanobis"]
+    )
+    assert not missing
+    assert (scores["Mahalanobis"] > 0).all()
+
+
+def test_vim_of_identical_images_is_not_defined() -> None:
+    head = linear()
+    reference = Reference(features(1).expand(40, WIDTH), None, None, head.weight, head.bias)
+    _, missing = baseline_scores(reference, features(3, seed=1), torch.ones(3, 2), names=["ViM"])
+    assert "8 principal dimensions leave nothing of the features of 40 images" in missing["ViM"]
+
+
+def test_vim_needs_a_head_that_gives_the_logits() -> None:
+    whole = whole_reference()
+    assert whole.logits is not None
+    other = Reference(whole.features, None, 2 * whole.logits, whole.head_weight, whole.head_bias)
+    _, missing = baseline_scores(other, features(3), torch.ones(3, 2), names=["ViM"])
+    assert missing["ViM"] == "ViM needs logits that the linear head gives for these features."
+    narrow = Reference(whole.features[:, :9], None, None, whole.head_weight, whole.head_bias)
+    _, missing = baseline_scores(narrow, features(3, width=9), torch.ones(3, 2), names=["ViM"])
+    assert missing["ViM"] == "ViM needs a head for 9 features, not 16."
+
+
+def test_vim_takes_a_head_without_bias() -> None:
+    whole = whole_reference()
+    without = Reference(whole.features, head_weight=whole.head_weight)
+    zero = Reference(whole.features, head_weight=whole.head_weight, head_bias=torch.zeros(CLASSES))
+    queries, logits = features(3), torch.ones(3, CLASSES)
+    expected, _ = baseline_scores(zero, queries, logits, names=["ViM"])
+    scores, _ = baseline_scores(without, queries, logits, names=["ViM"])
+    assert torch.equal(scores["ViM"], expected["ViM"])
+
+
+@pytest.mark.parametrize(("width", "dimensions"), [(512, 256), (768, 512), (2048, 1000)])
+def test_vim_keeps_as_many_dimensions_as_its_authors_where_the_features_are_wide(
+    width: int, dimensions: int
+) -> None:
+    unsolved = LinAlgError("no convergence")
+    with patch("pytorch_ood.detector.ViM", side_effect=unsolved) as vim:
+        _, missing = baseline_scores(
+            whole_reference(8, width), features(2, width=width), torch.ones(2, 3), names=["ViM"]
+        )
+    assert vim.call_args.kwargs["d"] == dimensions
+    assert missing["ViM"] == "ViM has no solution on these features: no convergence"
+
+
+def test_a_baseline_is_fitted_once_for_all_query_sets() -> None:
+    from pytorch_ood.detector import Mahalanobis
+
+    reference = whole_reference()
+    with patch("pytorch_ood.detector.Mahalanobis", wraps=Mahalanobis) as fits:
+        for seed in (1, 2, 3):
+            baseline_scores(reference, features(5, seed), torch.ones(5, 3), names=["Mahalanobis"])
+    assert fits.call_count == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_features_of_any_precision_are_scored(dtype: torch.dtype) -> None:
+    whole, queries = whole_reference(), features(5, seed=1).to(dtype)
+    head = linear()
+    reference = Reference(
+        whole.features.to(dtype), whole.labels, None, head.weight.to(dtype), head.bias.to(dtype)
+    )
+    scores, missing = baseline_scores(reference, queries, head(queries.float()).to(dtype))
+    assert not missing
+    assert all(values.isfinite().all() for values in scores.values())
+
+
+def test_the_reference_of_a_bank_is_its_images_unscaled() -> None:
+    z, labels, head = features(50), torch.arange(50) % CLASSES - 1, linear()
+    how = BankSettings(fraction=0.5, react_percentile=90.0)
+    bank = build_bank(z, head=head, labels=labels, settings=how)
+    reference = Reference.of(bank, z, head(z), head)
+    assert torch.equal(reference.features, z[bank.positions])
+    assert reference.labels is bank.labels
+    assert reference.logits is not None
+    assert torch.equal(reference.logits, head(z)[bank.positions])
+    assert reference.head_weight is head.weight
+    assert reference.head_bias is head.bias
+
+
+def test_the_reference_of_a_bank_without_labels_or_linear_head_has_none() -> None:
+    z, head = features(50), linear()
+    reference = Reference.of(build_bank(z, head=head), z, head=nn.Sequential(head))
+    assert reference.labels is reference.logits is reference.head_weight is reference.head_bias is None
+
+
+def test_pytorch_ood_is_imported_only_when_scores_are_asked_for() -> None:
+    program = """
+import sys
+import nnguide_core.baselines
+assert not {"pytorch_ood", "sklearn", "torchvision"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])

@@ -1,0 +1,143 @@
+"""Tests of nnguide_core.evaluation."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pytorch_ood.detector import NNGuide as PytorchOodNNGuide
+from sklearn.metrics import roc_auc_score
+
+from nnguide_core.errors import DatasetError, UndefinedMetricError
+from nnguide_core.evaluation import NNGUIDE, Part, evaluate, metrics_row, metrics_table, rows_with_features
+from nnguide_core.records import Features, Role, Skipped, Threshold
+from nnguide_core.settings import BankSettings
+from tests.synthetic import make_question
+
+
+@pytest.fixture(scope="module")
+def answered():
+    return evaluate(make_question())
+
+
+@pytest.mark.parametrize("k", [1, 7, 10])
+def test_scores_are_pytorch_oods(answered, k):
+    bank = answered.question.bank.features
+    peer = PytorchOodNNGuide(None, answered.question.head, k=k).fit_features(bank.features, bank.labels)
+    for judged in answered.queries:
+        expected = peer.predict_features(judged.features.features)
+        torch.testing.assert_close(judged.scores(NNGUIDE, k), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_id_comes_before_ood_whatever_the_order_of_the_parts(answered):
+    question = replace(answered.question, parts=tuple(reversed(answered.question.parts)))
+    assert [judged.dataset.role for judged in evaluate(question, baselines=()).queries] == [
+        Role.ID,
+        Role.OOD,
+        Role.OOD,
+    ]
+
+
+def test_an_image_that_is_in_the_bank_does_not_meet_its_own_row():
+    question = make_question()
+    bank = question.bank
+    copy = Part(replace(bank.dataset, name="copy", role=Role.ID), bank.features)
+    judged = evaluate(replace(question, parts=(*question.parts, copy)), k=5, baselines=()).id[-1]
+    own = torch.arange(len(bank.features))[:, None]
+    assert not (judged.neighbors.indices == own).any()
+
+
+def test_metrics_are_scikit_learns(answered):
+    rows = metrics_table(answered, k=10)
+    id_scores = answered.id_scores(NNGUIDE, 10)
+    for judged in answered.ood:
+        ood_scores = judged.scores(NNGUIDE, 10)
+        truth = torch.cat([torch.zeros(len(id_scores)), torch.ones(len(ood_scores))])
+        expected = roc_auc_score(truth, torch.cat([id_scores, ood_scores]))
+        row = next(row for row in rows if row.dataset == judged.dataset.name and row.detector == NNGUIDE)
+        assert row.auroc == pytest.approx(expected, abs=1e-12)
+        assert row.auroc_low < row.auroc < row.auroc_high
+
+
+def test_every_baseline_is_in_the_table_or_its_absence_is_explained(answered):
+    rows = metrics_table(answered, k=10)
+    named = {row.detector for row in rows} | set(answered.without)
+    assert named == {"NNGuide", "Energy", "MSP", "MaxLogit", "KNN", "ViM", "Mahalanobis"}
+
+
+def test_a_query_without_a_score_is_left_out_and_counted():
+    question = make_question(ood_sizes=(20,))
+    part = question.parts[-1]
+    broken = part.features.features.clone()
+    broken[3] = torch.nan
+    spoiled = replace(part.features, features=broken)
+    judged = evaluate(
+        replace(question, parts=(*question.parts[:-1], Part(part.dataset, spoiled))), baselines=()
+    )
+    row = metrics_table(judged)[0]
+    assert (row.ood_count, row.left_out) == (19, 1)
+    assert not judged.ood[0].flagged(10, -1e9)[3]
+
+
+def test_without_ood_there_are_scores_and_no_metrics():
+    answered = evaluate(make_question(ood_sizes=()), baselines=())
+    assert metrics_table(answered) == []
+    assert answered.threshold(Threshold("id_kept", 0.95), 10) < 0
+    with pytest.raises(UndefinedMetricError):
+        answered.threshold(Threshold("ood_caught", 0.95), 10)
+
+
+def test_a_metric_of_an_empty_side_is_not_defined_rather_than_a_number():
+    row = metrics_row(NNGUIDE, "nothing", torch.tensor([1.0, 2.0]), torch.tensor([]))
+    assert row.auroc is None
+    assert row.aupr_ood is None
+    assert row.ood_passed_at_95_id_kept is None
+
+
+@pytest.mark.parametrize("wanted", [0, 2])
+def test_exactly_one_bank_is_needed(wanted):
+    question = make_question()
+    others = [part for part in question.parts if part.dataset.role is not Role.BANK]
+    with pytest.raises(DatasetError, match=f"{wanted} have it"):
+        evaluate(replace(question, parts=(*[question.bank] * wanted, *others)))
+
+
+def test_a_bank_smaller_than_k_is_refused_with_both_numbers():
+    with pytest.raises(ValueError, match=r"k = 10 ID images, but has 9"):
+        evaluate(make_question(bank=9))
+
+
+def test_an_unlabelled_bank_is_used_whole():
+    question = make_question()
+    bank = question.bank
+    unlabelled = replace(bank.features, labels=torch.full((len(bank.features),), -1))
+    parts = (Part(bank.dataset, unlabelled), *question.queries)
+    assert evaluate(replace(question, parts=parts), baselines=()).bank.size == len(bank.features)
+
+
+def test_the_threshold_keeps_what_its_rule_says(answered):
+    threshold = answered.threshold(Threshold("id_kept", 0.9), 10)
+    kept = (answered.id_scores(NNGUIDE, 10) < threshold).float().mean()
+    assert kept >= 0.9
+    stricter = torch.nextafter(torch.tensor(threshold), torch.tensor(-torch.inf))
+    assert (answered.id_scores(NNGUIDE, 10) < stricter).float().mean() < 0.9
+
+
+def test_rows_with_features_leaves_out_what_failed_after_the_scan(answered):
+    part = answered.question.parts[1]
+    failed = replace(part.features, skipped=(Skipped(part.dataset.images[2].path, "gone"),))
+    assert rows_with_features(part.dataset, failed) == [0, 1, *range(3, len(part.dataset.images))]
+
+
+def test_settings_reach_the_bank():
+    answered = evaluate(
+        make_question(settings=BankSettings(fraction=0.5, react_percentile=90.0)), baselines=()
+    )
+    assert answered.bank.size == 45
+    assert answered.bank.react_threshold is not None
+
+
+def test_a_run_names_what_its_numbers_came_from(answered):
+    run = answered.run(7, Threshold("value", -3.0))
+    assert (run.k, run.threshold.level, run.bank.size) == (7, -3.0, 90)
+    assert [query.name for query in run.queries] == ["ID 0", "OOD 0", "OOD 1"]
+    assert isinstance(answered.queries[0].features, Features)

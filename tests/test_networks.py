@@ -1,0 +1,65 @@
+"""Calling heads and encoders of any kind, and the device they live on."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nnguide_core.networks import device_of, head_logits, move
+
+
+def test_a_head_may_be_a_module_a_method_or_any_function() -> None:
+    head, z = nn.Linear(4, 3).requires_grad_(False), torch.ones(2, 4)
+    for call in (head, head.forward, lambda z: z @ head.weight.T + head.bias):
+        torch.testing.assert_close(head_logits(call, z), head(z))
+
+
+def test_a_module_in_half_precision_is_run_in_float32_and_left_as_it_is() -> None:
+    head = nn.Linear(4, 2, bias=False).requires_grad_(False).half()
+    head.weight.fill_(300.0)
+    z = torch.full((1, 4), 300.0, dtype=torch.float16)
+    assert head(z).isinf().all()
+    assert head_logits(head, z).tolist() == [[360_000.0, 360_000.0]]
+    assert head.weight.dtype == torch.float16
+
+
+def test_a_float64_module_keeps_its_precision() -> None:
+    head = nn.Linear(1, 1, bias=False).requires_grad_(False).double()
+    head.weight.fill_(1 + 1e-12)
+    logits = head_logits(head, torch.ones(1, 1))
+    assert logits.dtype == torch.float64
+    assert logits.item() == 1 + 1e-12
+
+
+def test_a_function_is_given_float32() -> None:
+    seen: list[torch.dtype] = []
+
+    def head(z: Tensor) -> Tensor:
+        seen.append(z.dtype)
+        return z.half()
+
+    assert head_logits(head, torch.ones(2, 3, dtype=torch.float64)).dtype == torch.float32
+    assert seen == [torch.float32]
+
+
+def test_logits_of_a_wrong_shape_are_refused_with_both_shapes() -> None:
+    with pytest.raises(
+        ValueError, match=r"features of shape \(2, 3\) into logits of shape \(2, classes\), but .* \(2,\)"
+    ):
+        head_logits(lambda z: z[:, 0], torch.ones(2, 3))
+
+
+def test_the_device_of_a_module_is_that_of_its_weights_or_buffers() -> None:
+    meta = torch.device("meta")
+    assert device_of(nn.Linear(2, 2, device="meta")) == meta
+    assert device_of(nn.Linear(2, 2, device="meta").forward) == meta
+    assert device_of(nn.BatchNorm1d(2, affine=False).to("meta")) == meta
+    for nowhere in (None, nn.Identity(), torch.relu, lambda z: z):
+        assert device_of(nowhere) is None
+
+
+def test_moving_leaves_what_has_no_weights_alone() -> None:
+    module = nn.Linear(2, 2)
+    move(module.forward, torch.device("meta"))
+    assert module.weight.device.type == "meta"
+    for nowhere in (None, torch.relu, lambda z: z):
+        move(nowhere, torch.device("meta"))

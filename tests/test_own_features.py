@@ -1,0 +1,101 @@
+"""Own features files as questions: which fit each other, and which of their images can be shown."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nnguide_core.datasets import read_bytes
+from nnguide_core.errors import FeaturesFileError, ImageError
+from nnguide_core.evaluation import evaluate
+from nnguide_core.own_features import OwnFile, own_question
+from nnguide_core.questions import keep, open_question
+from nnguide_core.records import Role
+from nnguide_core.store import Workspace
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def write(path, rng, rows=20, width=6, classes=3, **more):
+    arrays = {
+        "features": rng.random((rows, width), dtype=np.float32),
+        "logits": rng.random((rows, classes), dtype=np.float32) + 1,
+    }
+    np.savez(path, **arrays, **more)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path, rng, monkeypatch):
+    """Three files in an allowed folder; the OOD file names an image there, one elsewhere, one missing."""
+    root, elsewhere = tmp_path / "allowed", tmp_path / "elsewhere"
+    root.mkdir()
+    elsewhere.mkdir()
+    for folder in (root, elsewhere):
+        Image.new("RGB", (8, 8), "red").save(folder / "a.png")
+    monkeypatch.setenv("NNGUIDE_DATA_ROOTS", str(root))
+    paths = np.array(["a.png", str(elsewhere / "a.png"), "../elsewhere/a.png", "missing.png", "x\0y"])
+    return [
+        OwnFile(write(root / "bank.npz", rng, labels=np.arange(20) % 3), "bank", Role.BANK),
+        OwnFile(write(root / "id.npz", rng), "ID", Role.ID),
+        OwnFile(write(root / "ood.npz", rng, rows=5, paths=paths), "OOD", Role.OOD),
+    ]
+
+
+def test_files_become_a_question_that_can_be_answered_kept_and_opened_again(files, tmp_path):
+    question = own_question(files, class_names=("cat", "dog", "owl"))
+    answered = evaluate(question, k=3)
+    workspace = Workspace(tmp_path / "workspace")
+    keep(workspace, question)
+    again = evaluate(open_question(workspace, answered.run(3)), k=3)
+    assert again.ood_scores("NNGuide", 3).tolist() == answered.ood_scores("NNGuide", 3).tolist()
+    assert question.bank.dataset.class_counts == {"cat": 7, "dog": 7, "owl": 6}
+
+
+def test_only_images_in_an_allowed_folder_can_be_read(files):
+    dataset = own_question(files).parts[2].dataset
+    readable = []
+    for image in dataset.images:
+        try:
+            readable.append(bool(read_bytes(dataset, image)))
+        except ImageError:
+            readable.append(False)
+    assert readable == [True, False, False, False, False]
+
+
+def test_without_paths_no_image_can_be_read_and_every_row_has_an_id_of_its_own(files):
+    dataset = own_question(files).parts[1].dataset
+    assert len(set(dataset.ids)) == 20
+    with pytest.raises(ImageError):
+        read_bytes(dataset, dataset.images[0])
+
+
+def test_other_features_of_the_same_images_are_another_model(files, rng):
+    first = own_question(files).model
+    write(files[0].path, rng)
+    assert own_question(files).model != first
+
+
+def test_files_of_other_widths_are_refused_with_both_widths(files, rng):
+    write(files[2].path, rng, width=5)
+    with pytest.raises(FeaturesFileError, match="OOD has 5 features and 3 classes, but bank has 6 and 3"):
+        own_question(files)
+
+
+def test_files_with_different_heads_are_refused(files, rng):
+    for file in files[:2]:
+        write(file.path, rng, head_weight=rng.random((3, 6), dtype=np.float32))
+    with pytest.raises(FeaturesFileError, match="different head_weight"):
+        own_question(files)
+
+
+def test_class_names_must_be_as_many_as_the_classes(files):
+    with pytest.raises(FeaturesFileError, match="3 classes, but 2 class names"):
+        own_question(files, class_names=("cat", "dog"))
+
+
+def test_no_file_is_no_question():
+    with pytest.raises(FeaturesFileError, match="No features file"):
+        own_question([])

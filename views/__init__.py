@@ -1,0 +1,1 @@
+"""What the pages share: state, resources, charts, theme and browser components."""

@@ -1,0 +1,135 @@
+"""What is known before computing: counts, skipped files, copies, leaks, shared names, the model, the time."""
+
+import pandas as pd
+import streamlit as st
+
+from nnguide_core.checks import Check, ModelCard
+from nnguide_core.dataset_report import Copies
+from views.draft import ROLES
+from views.job_panel import duration
+from views.text import literal, markdown_text
+
+__all__ = ["show_check"]
+
+_MOST = 200  # rows of a list of copies
+_NAMED = 8  # names in a sentence
+
+
+def show_check(found: Check) -> None:
+    """Show all of it, what would make a result wrong first."""
+    _warnings(found)
+    _counts(found)
+    _lists(found)
+    if found.model is not None:
+        _model(found.model)
+    if found.seconds is not None:
+        st.text(f"Computing {found.to_compute:,} images will take about {duration(found.seconds)}.")
+
+
+def _warnings(found: Check) -> None:
+    if found.problem:
+        _error(found.problem)
+    report = found.report
+    if report.leaks:
+        _error(
+            f"{len(report.leaks):,} images are in the bank and among the queries. "
+            "A query never meets itself in the bank, but its copies there make it look more typical."
+        )
+    for dataset, names in report.shared_classes.items():
+        _warning(f"{dataset}: {_listed(names)} is also the name of an ID class. Are these images really OOD?")
+    for dataset, labels in found.unknown.items():
+        _warning(
+            f"{dataset}: the model does not know {len(labels):,} of its classes ({_listed(labels)}). "
+            "Their images count as wrongly classified and are left out of a bank."
+        )
+    if report.conflicts:
+        _warning(f"{len(report.conflicts):,} ID images have copies under another class name.")
+    if report.resemblances:
+        _warning(f"{len(report.resemblances):,} queries look like a bank image without being a copy of one.")
+
+
+def _counts(found: Check) -> None:
+    rows = [
+        {
+            "dataset": literal(each.name),
+            "role": ROLES[each.role],
+            "files found": each.found,
+            "images read": each.read,
+            "skipped": each.found - each.read,
+            "classes": len(each.class_counts),
+        }
+        for each in found.report.datasets
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+
+
+def _lists(found: Check) -> None:
+    report = found.report
+    classes = [
+        {"dataset": literal(each.name), "class": literal(name), "images": count}
+        for each in report.datasets
+        for name, count in each.class_counts.items()
+    ]
+    skipped = [
+        {"dataset": literal(name), "file": literal(each.path), "reason": literal(each.reason)}
+        for name, each in found.skipped
+    ]
+    alike = [
+        {
+            "query": literal(f"{each.query.dataset}/{each.query.path}"),
+            "bank image": literal(f"{each.bank.dataset}/{each.bank.path}"),
+            "bits that differ, of 128": each.difference,
+        }
+        for each in report.resemblances[:_MOST]
+    ]
+    _table("Images per class", classes)
+    _table("Skipped files and why", skipped)
+    _table("Leaks: in the bank and among the queries", _copies(report.leaks))
+    _table("Copies between datasets", _copies(report.copies_between))
+    _table("Copies inside a dataset", _copies(report.copies_within))
+    _table("Near-duplicates of bank images", alike)
+
+
+def _model(card: ModelCard) -> None:
+    facts = card.facts
+    st.text(
+        literal(
+            f"{facts['model']}: {facts['features']:,} features from the layer {facts['feature layer']}, "
+            f"{facts['classes']:,} classes, {facts['precision']}, on {facts['device']}. Each image is "
+            f"{facts['image']}."
+        )
+    )
+    if card.seen:
+        st.text("What the network really sees:")
+        for column, (path, data) in zip(st.columns(max(4, len(card.seen))), card.seen, strict=False):
+            column.image(data, width=160)
+            column.text(literal(path))
+    with st.expander(f"The model's {len(card.class_names):,} classes"):
+        names = [literal(name) for name in card.class_names]
+        st.dataframe(pd.DataFrame({"class": names}), width="stretch")
+
+
+def _copies(found: tuple[Copies, ...]) -> list[dict[str, str]]:
+    return [
+        {"copies": "  =  ".join(literal(f"{image.dataset}/{image.path}") for image in each.images)}
+        for each in found[:_MOST]
+    ]
+
+
+def _table(title: str, rows: list[dict[str, object]] | list[dict[str, str]]) -> None:
+    if rows:
+        with st.expander(f"{title} ({len(rows):,})"):
+            st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+
+
+def _error(text: str) -> None:
+    st.error(markdown_text(text), icon=":material/error:")
+
+
+def _warning(text: str) -> None:
+    st.warning(markdown_text(text), icon=":material/warning:")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,0 +1,249 @@
+// The scores of every dataset at one k and one threshold: one sentence, the histogram rows, the curves.
+// The binned table for every k is here, so moving a slider asks the server nothing; letting go tells it.
+
+const THRESHOLD_STEPS = 1000;
+const LEVELS = { low: 0.5, high: 1 };
+const COMMIT_DELAY = 250; // ms; a held arrow key is one choice, not thirty
+const views = new WeakMap();
+
+export default function (component) {
+  const root = component.parentElement;
+  if (!views.has(root)) views.set(root, new ScoresView(root));
+  const view = views.get(root);
+  view.update(component);
+  return () => view.close();
+}
+
+class ScoresView {
+  constructor(root) {
+    this.root = root;
+    this.find = (selector) => root.querySelector(selector);
+    this.choice = { k: 0, kind: "id_kept", level: 0.95, threshold: 0 };
+    this.outbox = new Outbox();
+    this.isChoosing = false; // since the user moved something until that is told
+    this.draw = oncePerFrame(() => this.redraw());
+    this.observer = new ResizeObserver(this.draw);
+    this.observer.observe(this.find(".plots"));
+    this.ends = [];
+    this.connect();
+  }
+
+  update({ data, setStateValue }) {
+    this.tell = setStateValue;
+    this.palettes = data.palettes;
+    this.groups = data.groups;
+    if (this.name !== data.channel) this.listen(data.channel);
+    this.draw();
+  }
+
+  listen(name) {
+    this.ends.forEach((end) => end());
+    this.name = name;
+    this.ends = [
+      subscribe(`${name}.table`, (table) => this.useTable(table)),
+      subscribe(`${name}.reply`, (reply) => this.useReply(reply)),
+    ];
+  }
+
+  close() {
+    this.observer.disconnect();
+    this.ends.forEach((end) => end());
+    views.delete(this.root);
+  }
+
+  connect() {
+    const [k, threshold] = [this.find("input.k"), this.find("input.threshold")];
+    k.addEventListener("input", () => this.choose({ k: this.table.ks[k.valueAsNumber] }));
+    threshold.addEventListener("input", () => this.choose(this.fromSlider(threshold.valueAsNumber)));
+    for (const slider of [k, threshold]) slider.addEventListener("change", () => this.commitSoon());
+    for (const radio of this.root.querySelectorAll("input[name=rule]")) {
+      radio.addEventListener("change", () => this.changeRule(radio.value));
+    }
+    for (const radio of this.root.querySelectorAll("input[name=curve]")) {
+      radio.addEventListener("change", this.draw);
+    }
+    this.connectHistogram(this.find(".histogram"));
+  }
+
+  /** Dragging over the histogram moves the threshold to the score under the pointer. */
+  connectHistogram(canvas) {
+    const follow = (event) => {
+      const { low, high } = this.dragSpan;
+      const share = (event.offsetX - SIDES.left) / (canvas.clientWidth - SIDES.left - SIDES.right);
+      this.choose({ kind: "value", threshold: low + Math.min(1, Math.max(0, share)) * (high - low) });
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      if (!this.state || event.button) return;
+      canvas.setPointerCapture(event.pointerId);
+      this.dragSpan = scoreSpan(this.state);
+      follow(event);
+    });
+    canvas.addEventListener("pointermove", (event) => this.dragSpan && follow(event));
+    canvas.addEventListener("pointerup", () => {
+      if (this.dragSpan) this.commitSoon();
+      this.dragSpan = null;
+    });
+  }
+
+  useTable(table) {
+    this.table = table;
+    this.find("input.k").max = table.ks.length - 1;
+    this.draw();
+  }
+
+  /** Take over what the server decided, unless the user has chosen again since. */
+  useReply(reply) {
+    if (!this.outbox.acknowledge(reply.heard) || this.isChoosing) return;
+    this.choice = { ...this.choice, ...reply.choice };
+    this.exact = reply.exact;
+    this.draw();
+  }
+
+  choose(change) {
+    this.choice = { ...this.choice, ...change };
+    this.isChoosing = true;
+    this.exact = null;
+    this.draw();
+  }
+
+  changeRule(kind) {
+    this.choose({ kind, threshold: this.state.threshold });
+    this.commitSoon();
+  }
+
+  fromSlider(position) {
+    const share = position / THRESHOLD_STEPS;
+    if (this.choice.kind !== "value") return { level: LEVELS.low + share * (LEVELS.high - LEVELS.low) };
+    const { low, high } = scoreRange(this.state.edges);
+    return { threshold: low + share * (high - low) };
+  }
+
+  toSlider() {
+    if (this.choice.kind !== "value") {
+      return (THRESHOLD_STEPS * (this.choice.level - LEVELS.low)) / (LEVELS.high - LEVELS.low);
+    }
+    const { low, high } = scoreRange(this.state.edges);
+    return (THRESHOLD_STEPS * (this.state.threshold - low)) / (high - low);
+  }
+
+  commitSoon() {
+    clearTimeout(this.commit);
+    this.commit = setTimeout(() => {
+      this.isChoosing = false;
+      const choice = { ...this.choice, threshold: this.state.threshold };
+      this.outbox.post(this.tell, "choice", choice, { replace: true });
+    }, COMMIT_DELAY);
+  }
+
+  redraw() {
+    if (!this.table || !this.root.isConnected) return;
+    const kIndex = nearestIndex(this.table.ks, this.choice.k);
+    const colors = currentPalette(this.palettes, this.root);
+    const font = getComputedStyle(this.find(".scores")).fontFamily;
+    const kind = this.find("input[name=curve]:checked").value;
+    this.state = evaluate(this.table, kIndex, this.choice, this.told());
+    this.sizeCanvases();
+    drawHistogram(this.find(".histogram"), this.state, colors, font);
+    drawRates(this.find(".rates"), this.state, kind, colors, font);
+    this.showLegend(colors);
+    this.showControls(kIndex);
+    this.showWords(kind);
+  }
+
+  /** What the server computed for exactly this choice, or null. */
+  told() {
+    if (!this.exact) return null;
+    return { threshold: this.choice.threshold, flagged: this.exact.flagged };
+  }
+
+  sizeCanvases() {
+    const height = histogramHeight(this.state.datasets.length);
+    setHeight(this.find(".histogram"), height);
+    setHeight(this.find(".rates"), Math.max(height, 300));
+  }
+
+  showControls(kIndex) {
+    const [k, threshold] = [this.find("input.k"), this.find("input.threshold")];
+    k.valueAsNumber = kIndex;
+    k.setAttribute("aria-valuetext", `k = ${this.state.k}`);
+    this.find(".k-value").value = `k = ${this.state.k}`;
+    threshold.valueAsNumber = this.toSlider();
+    const shown = this.choice.kind === "value" ? signed(this.state.threshold) : percent(this.choice.level);
+    threshold.setAttribute("aria-valuetext", shown);
+    this.find(".threshold-value").value = shown;
+    this.find(".threshold-name").textContent = SLIDER_NAMES[this.choice.kind];
+    this.find(`input[name=rule][value="${this.choice.kind}"]`).checked = true;
+  }
+
+  /** Say what every colour means, and the hatching where some ID images are known to be misclassified. */
+  showLegend(colors) {
+    const entries = this.groups.map(({ glyph, words, index }) => [`${glyph} ${words}`, colors.groups[index]]);
+    if (this.table.wrong) entries.push(["hatched: class predicted wrongly", hatchedBackground(colors)]);
+    const drawn = JSON.stringify(entries);
+    if (this.drawnLegend === drawn) return;
+    this.drawnLegend = drawn;
+    this.find(".legend").replaceChildren(...entries.map(([words, background]) => legendEntry(words, background)));
+  }
+
+  showWords(kind) {
+    const words = decisionWords(this.state);
+    this.find(".decision").textContent = words;
+    this.find(".conventions").textContent = conventionWords(this.state, conventionsOf(this.table, this.state, this.exact));
+    this.find(".histogram").setAttribute("aria-label", `Score histogram. ${words}`);
+    const curve = kind === "roc" ? "ROC curve" : "Precision and recall curve";
+    this.find(".rates").setAttribute("aria-label", `${curve} with the point at the threshold. ${words}`);
+  }
+}
+
+const SLIDER_NAMES = {
+  id_kept: "share of ID images kept",
+  ood_caught: "share of OOD images caught",
+  value: "threshold, as a score",
+};
+
+const scoreRange = (edges) => ({ low: edges[0], high: edges[edges.length - 1] });
+
+const hatchedBackground = ({ muted, background }) =>
+  `repeating-linear-gradient(135deg, ${muted} 0 3px, ${background} 3px 5px)`;
+
+function setHeight(canvas, height) {
+  const wanted = `${height}px`;
+  if (canvas.style.height !== wanted) canvas.style.height = wanted;
+}
+
+function nearestIndex(values, wanted) {
+  let nearest = 0;
+  values.forEach((value, index) => {
+    if (Math.abs(value - wanted) < Math.abs(values[nearest] - wanted)) nearest = index;
+  });
+  return nearest;
+}
+
+/** One sentence: what the detector does at this k and threshold, with how many of how many. */
+function decisionWords(state) {
+  const { id, ood } = state;
+  const about = state.exact ? "" : "≈ ";
+  const share = (part, total) => `${about}${percent(part / total)}`;
+  const parts = [`At k = ${state.k} and threshold ${signed(state.threshold)} the detector`];
+  if (id.total) {
+    const passed = id.total - id.flagged;
+    parts.push(`keeps ${share(passed, id.total)} of ID images (${count(passed)} of ${count(id.total)})`);
+  }
+  if (id.total && ood.total) parts.push("and");
+  if (ood.total) {
+    parts.push(`catches ${share(ood.flagged, ood.total)} of OOD images (${count(ood.flagged)} of ${count(ood.total)})`);
+  }
+  return id.total || ood.total ? `${parts.join(" ")}.` : "There are no scores yet.";
+}
+
+/** Both conventions of "at 95 %" in words, with the numbers of images. */
+function conventionWords(state, rates) {
+  if (!rates) return "Rates for both sides need ID and OOD images.";
+  const about = rates.exact ? "" : "≈ ";
+  const at = `${Number((100 * rates.level).toFixed(1))} %`;
+  return (
+    `OOD passed when at least ${at} of ID is kept: ${about}${percent(rates.passedWhenKept)}. ` +
+    `ID flagged when at least ${at} of OOD is caught: ${about}${percent(rates.flaggedWhenCaught)}. ` +
+    `n = ${count(state.id.total)} ID and ${count(state.ood.total)} OOD images.`
+  );
+}

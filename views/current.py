@@ -1,0 +1,70 @@
+"""What the pages show now: one evaluation at one k and threshold, with the verdicts of people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import streamlit as st
+
+from nnguide_core.errors import UndefinedMetricError
+from nnguide_core.evaluation import Evaluation
+from nnguide_core.records import Run, Threshold, Verdict
+from nnguide_core.verdicts import apply_verdicts
+from views import navigation, resources, state
+
+__all__ = ["View", "current"]
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that a number on a page depends on."""
+
+    evaluation: Evaluation
+    k: int
+    rule: Threshold
+    verdicts: Mapping[str, Verdict]  # image id -> the latest verdict
+
+    @cached_property
+    def threshold(self) -> float | None:
+        """The score from which a query is flagged; None where the rule has no queries to go by."""
+        try:
+            return self.evaluation.threshold(self.rule, self.k)
+        except UndefinedMetricError:
+            return None
+
+    @cached_property
+    def run(self) -> Run:
+        """What the numbers came from."""
+        return self.evaluation.run(self.k, self.rule)
+
+    @cached_property
+    def judged_by_people(self) -> Evaluation:
+        """The evaluation with the verdicts applied."""
+        return apply_verdicts(self.evaluation, self.verdicts)
+
+
+def current() -> View:
+    """Return what this session looks at: the run that the address names, else the demo.
+
+    Raises:
+        StoreError: the workspace does not know the run.
+    """
+    if not state.has_started():
+        _use_the_front_door()
+    name = state.question()
+    run = resources.find_question(name) if name else None
+    question = run.question if run else name or resources.demo_question()
+    evaluation = resources.evaluation(question)
+    state.open_question(question)
+    verdicts = resources.workspace().current_verdicts()
+    return View(evaluation, min(state.k(), evaluation.k_max), state.threshold(), verdicts)
+
+
+def _use_the_front_door() -> None:
+    """Run app.py with this page instead of this page alone.
+
+    A new server whose first request is for a page runs that page's script bare, as Streamlit did before it
+    had st.navigation; the first call of st.navigation ends that.
+    """
+    st.navigation(navigation.pages(), position="top")
+    st.rerun()

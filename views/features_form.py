@@ -1,0 +1,117 @@
+"""Own features files instead of images: added by path or upload, named, given roles, then computed."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import streamlit as st
+
+from nnguide_core.datasets import allowed_path
+from nnguide_core.jobs import JobContext
+from nnguide_core.own_features import OwnFile, own_question
+from nnguide_core.plans import answer, guessed_role, unique_name
+from nnguide_core.questions import keep
+from nnguide_core.records import Role, fingerprint
+from nnguide_core.settings import BankSettings, data_roots
+from views import job_panel, resources, state
+from views.draft import ROLES
+from views.model_choice import bank_options, class_names
+from views.text import literal
+
+__all__ = ["own_features"]
+
+_FILES = "own_features"
+_FORMAT = (
+    "safetensors or npz with the arrays features (images, D) and logits (images, C) or head_weight (C, D) "
+    "with head_bias; optional: labels (images,) and paths (images,). Images are shown where the paths lie "
+    "in an allowed folder."
+)
+
+
+def own_features() -> None:
+    """Build a run from features that were computed elsewhere."""
+    st.caption(_FORMAT)
+    _add_by_path()
+    _add_by_upload()
+    files = _edit()
+    with st.expander("Bank and scoring"):
+        settings, _ = bank_options(with_split=False)
+    names = class_names("own_features.classes")
+    if files and st.button("Compute", type="primary", key="own_features.compute"):
+        _start(files, settings, names)
+        st.rerun()
+
+
+def _add_by_path() -> None:
+    with st.form("features file", border=False):
+        typed = st.text_input("path of a features file", max_chars=4096)
+        asked = st.form_submit_button("Add")
+    st.text(literal(f"Allowed folders: {', '.join(map(str, data_roots()))}."))
+    if asked and typed.strip():
+        path = allowed_path(typed)
+        _add(path, path.stem)
+        st.rerun()
+
+
+def _add_by_upload() -> None:
+    again = state.kept("features_taken", 0)  # a new key empties the widget
+    given = st.file_uploader("or upload features files", accept_multiple_files=True, key=f"features.{again}")
+    if given:
+        uploads = resources.uploads(state.session_id())
+        uploads.claim(file.size for file in given)
+        for file in given:
+            _add(uploads.add_file(file.getvalue(), file.name), Path(file.name).stem)
+        state.keep("features_taken", again + 1)
+        st.rerun()
+
+
+def _files() -> tuple[tuple[str, str, Role], ...]:
+    found: tuple[tuple[str, str, Role], ...] = state.kept(_FILES, ())
+    return found
+
+
+def _add(path: Path, name: str) -> None:
+    files = _files()
+    if str(path) not in [each for each, _, _ in files]:
+        free = unique_name(name or "features", [each for _, each, _ in files])
+        role = guessed_role(free, [each for _, _, each in files])
+        state.keep(_FILES, (*files, (str(path), free, role)))
+
+
+def _edit() -> list[OwnFile]:
+    """Show the files with their names and roles to change; return them as they are now."""
+    kept = []
+    for path, name, role in _files():
+        key = fingerprint(path)[:16]
+        name_at, role_at, remove_at = st.columns([4, 4, 1], vertical_alignment="bottom")
+        name = name_at.text_input("dataset", value=name, key=f"own.name.{key}", max_chars=200)
+        roles = list(Role)
+        place = roles.index(role)
+        role = role_at.selectbox(
+            "role", roles, index=place, format_func=ROLES.__getitem__, key=f"own.role.{key}"
+        )
+        removed = remove_at.button(
+            "Remove", key=f"own.remove.{key}", icon=":material/close:", type="tertiary"
+        )
+        if not removed:
+            kept.append((path, name, role))
+    if tuple(kept) != _files():
+        state.keep(_FILES, tuple(kept))
+        st.rerun()
+    return [OwnFile(Path(path), name, role) for path, name, role in kept]
+
+
+def _start(files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None) -> None:
+    wanted = [f"{each.path} {each.name} {each.role}" for each in files]
+    key = fingerprint("own features", repr(settings), repr(names), *wanted)
+    title = f"Judging {', '.join(each.name for each in files)}"
+    work = partial(_compute, tuple(files), settings, names)
+    job_panel.watch(resources.jobs().start(key, title, work, about={"kind": "features"}))
+
+
+def _compute(
+    files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None, context: JobContext
+) -> str:
+    question = own_question(files, settings, names, progress=context.progress, cancelled=context.cancelled)
+    keep(resources.workspace(), question)
+    return answer(resources.workspace(), question, context)

@@ -1,0 +1,99 @@
+"""What every page stands in: the strip that says what its numbers come from, and errors as sentences."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from nnguide_core.cautions import of_bank, of_queries
+from nnguide_core.errors import NNGuideError
+from nnguide_core.records import Run, Threshold
+from views.current import View
+from views.text import literal, markdown_text
+from views.theme import Theme, theme_named
+
+__all__ = [
+    "cautions",
+    "current_theme",
+    "errors_as_sentences",
+    "number",
+    "rule_in_words",
+    "run_strip",
+]
+
+
+@contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """Show what a user's data caused as a sentence in the page, never as a traceback."""
+    try:
+        yield
+    except NNGuideError as error:
+        st.error(markdown_text(str(error)), icon=":material/error:")
+
+
+def run_strip(view: View) -> None:
+    """Show on one line what every number of the page comes from."""
+    run = view.run
+    queries = ", ".join(f"{query.name} ({query.size:,})" for query in run.queries)
+    parts = [
+        f"model {run.model_name}",
+        f"bank {run.bank.name} ({view.evaluation.bank.size:,} images{_drawn(run)})",
+        f"queries {queries}",
+        f"k = {run.k}",
+        f"threshold {number(view.threshold)} ({rule_in_words(run.threshold)})",
+        f"run {run.id[:8]}",
+    ]
+    st.text(literal("  ·  ".join(parts)), help=_versions(run))
+
+
+def cautions(view: View) -> None:
+    """Show, once each, what should be known before a number is believed."""
+    bank = view.evaluation.bank
+    said = of_bank(bank)
+    for judged in view.evaluation.queries:
+        said += [f"{judged.dataset.name}: {each}" for each in of_queries(judged.neighbors, bank)]
+    for sentence in dict.fromkeys(said):
+        st.warning(markdown_text(sentence), icon=":material/warning:")
+
+
+def current_theme() -> Theme:
+    """Return the colours of the theme that the browser shows."""
+    return theme_named(st.context.theme.type)
+
+
+def rule_in_words(rule: Threshold) -> str:
+    """Return how the threshold is found.
+
+    >>> rule_in_words(Threshold("id_kept", 0.95))
+    'at least 95 % of ID kept'
+    """
+    if rule.kind == "value":
+        return "set by hand"
+    side = "ID kept" if rule.kind == "id_kept" else "OOD caught"
+    return f"at least {100 * rule.level:g} % of {side}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number, or "not defined" for None.
+
+    >>> number(None), number(-41.2)
+    ('not defined', '-41.200')
+    """
+    return "not defined" if value is None else f"{value:.{digits}f}"
+
+
+def _drawn(run: Run) -> str:
+    settings = run.settings
+    said = [f"scoring {settings.scoring}"]
+    if settings.fraction < 1.0:
+        kind = "class-balanced" if settings.balanced else "random"
+        said.append(f"{kind} {100 * settings.fraction:g} %, seed {settings.seed}")
+    if settings.react_percentile is not None:
+        said.append(f"ReAct at the {settings.react_percentile:g}th percentile")
+    if settings.energy_offset:
+        said.append(f"energy offset {settings.energy_offset:g}")
+    return "".join(f", {each}" for each in said)
+
+
+def _versions(run: Run) -> str:
+    return ", ".join(f"{name} {version}" for name, version in run.versions.items())

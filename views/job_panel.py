@@ -1,0 +1,211 @@
+"""Background jobs on a page: progress, pace, time left, Cancel; found again after a refresh or a restart."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from nnguide_core.checks import Check, check
+from nnguide_core.errors import StoreError
+from nnguide_core.jobs import Job, JobContext
+from nnguide_core.plans import Chosen, Plan, compute, scan
+from nnguide_core.progress import Progress
+from nnguide_core.records import JobRecord, JobState, Role, fingerprint
+from views import resources, state
+from views.text import literal, markdown_text
+
+__all__ = [
+    "check_key",
+    "duration",
+    "job_panel",
+    "start_check",
+    "start_compute",
+    "start_scan",
+    "take_finished",
+    "watch",
+]
+
+_SECONDS = 0.5  # between two looks at the running jobs
+_WATCHED = "watched_jobs"  # keys of the jobs that this session started
+_SEEN = "seen_jobs"  # of others that ran while it looked: another session's, or its own before a refresh
+
+OnDone = Callable[[Job[Any]], None]
+
+
+def start_scan(path: Path, name: str, role: Role) -> None:
+    """Read a folder, zip or list in the background."""
+    work = partial(_scan, path, name, role)
+    about = {"kind": "scan", "path": str(path), "name": name, "role": role}
+    watch(resources.jobs().start(fingerprint("scan", str(path)), f"Reading {path.name}", work, about=about))
+
+
+def start_check(plan: Plan) -> None:
+    """Look at a plan's datasets and model in the background."""
+    about = {"kind": "check", "plan": plan.to_json()}
+    key = check_key(plan)
+    resources.jobs().forget(key)
+    watch(resources.jobs().start(key, "Checking datasets and model", partial(_check, plan), about=about))
+
+
+def check_key(plan: Plan) -> str:
+    """Return the key of the job that checks a plan."""
+    return f"check {plan.key}"
+
+
+def start_compute(plan: Plan) -> None:
+    """Compute a plan in the background; a second session that wants the same watches the same job."""
+    names = ", ".join(each.name for each in plan.datasets)
+    about = {"kind": "compute", "plan": plan.to_json()}
+    title = f"Computing {names} with {plan.spec.name}"
+    watch(resources.jobs().start(f"compute {plan.key}", title, partial(_compute, plan), about=about))
+
+
+def watch(job: Job[Any]) -> None:
+    """Remember that this session waits for a job's result."""
+    waiting = state.kept(_WATCHED, ())
+    if job.key not in waiting:
+        state.keep(_WATCHED, (*waiting, job.key))
+
+
+def take_finished(on_done: Mapping[str, OnDone]) -> None:
+    """Hand the results that this session waits for to on_done, by the kind of job; say what failed."""
+    for job in _over(_WATCHED):
+        if job.state is JobState.DONE and job.about["kind"] in on_done:
+            on_done[job.about["kind"]](job)
+        elif job.state is JobState.FAILED:
+            state.keep("job_error", job.error)
+        elif job.state is JobState.CANCELLED:
+            state.keep("job_note", f"{job.title}: stopped. What was finished is kept for the next time.")
+    for job in _over(_SEEN):
+        if job.state is JobState.DONE and job.about["kind"] in on_done:
+            state.keep("job_offers", (*state.kept("job_offers", ()), job.key))
+    _offer(on_done)
+    if said := state.kept("job_error"):
+        st.error(markdown_text(said), icon=":material/error:")
+        state.forget("job_error")
+    if said := state.kept("job_note"):
+        st.info(markdown_text(said))
+        state.forget("job_note")
+
+
+def job_panel() -> None:
+    """Show every job that runs on this server, and those that a restart interrupted."""
+    running = [job for job in resources.jobs().all() if not job.is_over]
+    st.fragment(_running, run_every=_SECONDS if running else None)(tuple(job.key for job in running))
+    for record in resources.jobs().interrupted():
+        _interrupted(record)
+
+
+def _over(name: str) -> list[Job[Any]]:
+    """Return the jobs of a list of keys that are over, and take them off the list."""
+    keys = state.kept(name, ())
+    found = {key: resources.jobs().get(key) for key in keys}
+    over = {key: job for key, job in found.items() if job is None or job.is_over}
+    state.keep(name, tuple(key for key in keys if key not in over))
+    return [job for job in over.values() if job is not None]
+
+
+def _offer(on_done: Mapping[str, OnDone]) -> None:
+    """Offer the results of jobs that were not started in this session."""
+    for key in state.kept("job_offers", ()):
+        job = resources.jobs().get(key)
+        with st.container(border=True, horizontal=True, vertical_alignment="center"):
+            st.text(literal(f"{job.title}: finished." if job else "Finished some time ago."))
+            taken = job is not None and st.button("Use the result", key=f"use.{key}", type="primary")
+            if taken or st.button("Dismiss", key=f"dismiss.{key}"):
+                state.keep("job_offers", tuple(each for each in state.kept("job_offers", ()) if each != key))
+                if job is not None and taken:
+                    on_done[job.about["kind"]](job)
+                st.rerun()
+
+
+def _running(keys: tuple[str, ...]) -> None:
+    """Show the jobs with these keys; the whole page runs again once one of them is over."""
+    found = [resources.jobs().get(key) for key in keys]
+    if any(job is None or job.is_over for job in found):
+        st.rerun(scope="app")
+    for job in found:
+        if job is not None:
+            _show(job)
+
+
+def _show(job: Job[Any]) -> None:
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        done = job.progress
+        share = done.done / done.total if done is not None and done.total else 0.0
+        st.progress(min(1.0, share), text=markdown_text(f"{job.title}: {_in_words(job, done)}"))
+        label = "Stopping" if job.is_cancelling else "Cancel"
+        if st.button(label, key=f"cancel.{job.key}", disabled=job.is_cancelling):
+            job.cancel()
+            st.rerun(scope="fragment")
+    if job.key not in (*state.kept(_WATCHED, ()), *state.kept(_SEEN, ())):
+        state.keep(_SEEN, (*state.kept(_SEEN, ()), job.key))
+
+
+def _in_words(job: Job[Any], progress: Progress | None) -> str:
+    """Return how far a job is.
+
+    With a total: "120 of 400 images, 35 per second, 8 s left".
+    """
+    if progress is None:
+        return job.note or "starting"
+    if not progress.total:
+        return progress.step
+    words = [f"{progress.done:,} of {progress.total:,} images"]
+    if progress.rate:
+        words.append(f"{progress.rate:,.0f} per second")
+    if progress.left is not None:
+        words.append(f"{duration(progress.left)} left")
+    return ", ".join(words) + (f" ({progress.step})" if progress.step else "")
+
+
+def duration(seconds: float) -> str:
+    """Return a time to wait in words.
+
+    >>> duration(8.2), duration(200), duration(7300)
+    ('8 s', '3 min', '2 h 2 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _interrupted(record: JobRecord) -> None:
+    """Offer to go on with a job whose server ended before it did."""
+    kind = record.about.get("kind")
+    if kind not in ("scan", "compute"):
+        resources.jobs().forget(record.key)
+        return
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        st.text(literal(f"{record.title}: interrupted when the program ended. Finished batches are kept."))
+        if st.button("Go on", key=f"again.{record.key}", type="primary"):
+            _again(record)
+            st.rerun()
+        if st.button("Drop", key=f"drop.{record.key}"):
+            resources.jobs().forget(record.key)
+            st.rerun()
+
+
+def _again(record: JobRecord) -> None:
+    if record.about["kind"] == "compute":
+        start_compute(Plan.from_json(record.about["plan"]))
+        return
+    try:
+        start_scan(Path(record.about["path"]), record.about["name"], Role(record.about["role"]))
+    except (KeyError, ValueError) as error:
+        raise StoreError("What this job was to read is not known any more: start it anew.") from error
+
+
+def _scan(path: Path, name: str, role: Role, context: JobContext) -> Chosen:
+    return scan(resources.workspace(), path, name, role, context)
+
+
+def _check(plan: Plan, context: JobContext) -> Check:
+    return check(resources.workspace(), plan, context)
+
+
+def _compute(plan: Plan, context: JobContext) -> str:
+    return compute(resources.workspace(), plan, context)

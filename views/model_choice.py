@@ -1,0 +1,166 @@
+"""Which network: where it comes from, its weights, classes and feature layer; and how the bank is drawn."""
+
+import importlib.util
+
+import streamlit as st
+
+from nnguide_core.datasets import allowed_path
+from nnguide_core.demo import demo_spec
+from nnguide_core.errors import ModelError
+from nnguide_core.models import ModelSpec, Precision, available, weights_of
+from nnguide_core.settings import REACT_PERCENTILE, BankSettings
+from views import resources, state
+
+__all__ = ["bank_options", "choose_model", "class_names"]
+
+_DEMO, _TORCHVISION, _TIMM, _OWN = "demo classifier", "torchvision", "timm", "own checkpoint"
+_RANDOM = "random weights"
+_PRECISIONS: dict[Precision, str] = {
+    "float32": "float32 (exact)",
+    "auto": "automatic (bfloat16 where it is fast and safe)",
+    "bfloat16": "bfloat16",
+}
+_SCORING = {
+    "paper": "paper: a bank image's energy weighs its cosine",
+    "cosine": "cosine: neighbours by cosine alone",
+}
+
+
+def choose_model() -> ModelSpec | None:
+    """Return the network that the user chooses; None while something is missing."""
+    sources = [_DEMO, _TORCHVISION, *([_TIMM] if importlib.util.find_spec("timm") else []), _OWN]
+    source = st.segmented_control(
+        "Model", sources, default=state.kept("source", _DEMO), required=True, key="source"
+    )
+    state.keep("source", source)
+    if source == _DEMO:
+        st.caption("A small classifier of eight CIFAR-10 classes, shipped with the program.")
+        return demo_spec()
+    if source == _TORCHVISION:
+        return _torchvision()
+    return _timm() if source == _TIMM else _own()
+
+
+def bank_options(*, with_split: bool = True) -> tuple[BankSettings, float]:
+    """Return how the bank is drawn and scored, and the share of an ID dataset that is split into a bank."""
+    first, second, third = st.columns(3)
+    percent = first.number_input("share of the bank's images that is used, %", 0.1, 100.0, 100.0, step=5.0)
+    seed = first.number_input("seed of every draw", 0, 2**31, 0)
+    balanced = first.toggle("the same share of every class", disabled=percent == 100.0)
+    scoring = second.radio("scoring", list(_SCORING), format_func=_SCORING.__getitem__)
+    second.caption(
+        "The paper searches the bank rows of highest energy × cosine, so confident training images guide "
+        "more; with cosine every bank image counts the same."
+    )
+    react = third.toggle("ReAct: clip large features")
+    percentile = third.number_input(
+        "at this percentile of the bank's features", 1.0, 100.0, REACT_PERCENTILE, disabled=not react
+    )
+    offset = third.number_input("energy offset", value=0.0, step=1.0)
+    share = 50
+    if with_split:
+        share = first.number_input("without a separate bank: share of the ID images for it, %", 5, 95, 50)
+    settings = BankSettings(
+        float(percent) / 100,
+        int(seed),
+        bool(balanced) and percent < 100.0,
+        float(percentile) if react else None,
+        "cosine" if scoring == "cosine" else "paper",
+        float(offset),
+    )
+    return settings, share / 100
+
+
+def class_names(key: str) -> tuple[str, ...] | None:
+    """Return the class names that the user typed, None where none were."""
+    text = st.text_area(
+        "class names, one per line, in the order of the model's outputs; empty for its own", key=key
+    )
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    return names or None
+
+
+def _torchvision() -> ModelSpec:
+    names = available()
+    left, right = st.columns(2)
+    name = left.selectbox("architecture", names, index=names.index("resnet50"), key="torchvision.name")
+    weights = (*reversed(weights_of(name)), _RANDOM)
+    chosen = right.selectbox("weights", weights, key=f"torchvision.weights.{name}")
+    st.caption("Weights that are not on this machine yet are downloaded from download.pytorch.org.")
+    names_given, layer, precision, size = _details(with_size=chosen == _RANDOM)
+    return ModelSpec(
+        "torchvision",
+        name,
+        None if chosen == _RANDOM else chosen,
+        class_names=names_given,
+        feature_layer=layer,
+        image_size=size,
+        precision=precision,
+    )
+
+
+def _timm() -> ModelSpec | None:
+    left, right = st.columns(2)
+    name = left.text_input("timm's name of the model", key="timm.name", placeholder="resnet18.a1_in1k")
+    pretrained = right.toggle("with its weights", value=True, key="timm.pretrained")
+    names_given, layer, precision, _ = _details(with_size=False)
+    if not name.strip():
+        return None
+    return ModelSpec(
+        "timm",
+        name.strip(),
+        "pretrained" if pretrained else None,
+        class_names=names_given,
+        feature_layer=layer,
+        precision=precision,
+    )
+
+
+def _own() -> ModelSpec | None:
+    left, right = st.columns(2)
+    typed = left.text_input("path of the checkpoint (safetensors, or weights saved by torch.save)")
+    given = right.file_uploader("or upload it", key="checkpoint.upload")
+    architecture = st.text_input(
+        "architecture (a torchvision or timm name)", value="resnet50", key="checkpoint.architecture"
+    )
+    names_given, layer, precision, size = _details(with_size=True)
+    if given is not None:
+        held = state.kept("checkpoint", ("", None))
+        if held[0] != given.file_id:
+            resources.uploads(state.session_id()).claim([given.size])
+            kept = resources.uploads(state.session_id()).add_file(given.getvalue(), given.name)
+            state.keep("checkpoint", (given.file_id, kept))
+        path = state.kept("checkpoint")[1]
+    elif typed.strip():
+        path = allowed_path(typed)
+    else:
+        return None
+    if not architecture.strip():
+        raise ModelError("The checkpoint's architecture has no name: give torchvision's or timm's.")
+    return ModelSpec(
+        "checkpoint",
+        architecture.strip(),
+        checkpoint=path,
+        class_names=names_given,
+        feature_layer=layer,
+        image_size=size,
+        precision=precision,
+    )
+
+
+def _details(*, with_size: bool) -> tuple[tuple[str, ...] | None, str | None, Precision, int | None]:
+    """Return class names, feature layer, precision and image size, None where the model's own count."""
+    with st.expander("Class names, feature layer, precision"):
+        names = class_names("model.classes")
+        left, middle, right = st.columns(3)
+        layer = left.text_input(
+            "layer whose input is the features; empty to find it",
+            key="model.layer",
+        )
+        precision = middle.selectbox(
+            "precision", list(_PRECISIONS), format_func=_PRECISIONS.__getitem__, key="model.precision"
+        )
+        side = 0
+        if with_size:
+            side = right.number_input("image side in pixels, 0 for the architecture's", 0, 4096, 0)
+    return names, layer.strip() or None, precision, int(side) or None

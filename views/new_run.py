@@ -1,0 +1,115 @@
+"""The data page's ways to another run: own images, own features, earlier runs, the demo."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import streamlit as st
+
+from nnguide_core.errors import NNGuideError
+from nnguide_core.jobs import Job
+from nnguide_core.plans import Plan
+from nnguide_core.records import JobState, Run
+from views import draft, job_panel, resources, state
+from views.check_view import show_check
+from views.current import View, current
+from views.model_choice import bank_options, choose_model
+from views.text import literal, markdown_text
+
+__all__ = ["WAYS", "choose_way", "earlier_runs", "open_run", "own_images", "take_results"]
+
+Part = TypeVar("Part")
+
+WAYS = ("Open run", "Own images", "Own features", "Earlier runs")
+_DONE = {"scan": draft.add, "upload": draft.add}
+
+
+def open_run() -> View | None:
+    """Return what the session looks at; None, after saying why, where its run is not known."""
+    return _in_words(current)
+
+
+def choose_way() -> str:
+    """Return what the data page shows: the open run, or a way to another one."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        way = st.segmented_control(
+            "What to look at",
+            WAYS,
+            default=state.kept("data_way", WAYS[0]),
+            required=True,
+            key=f"data_way.{state.kept('data_way_version', 0)}",
+            label_visibility="collapsed",
+        )
+        state.keep("data_way", way)
+        if st.button("Open the demo", icon=":material/play_arrow:"):
+            _open(resources.demo_question())
+    return str(way)
+
+
+def take_results() -> None:
+    """Show the running jobs, and take over what those of this session have finished."""
+    job_panel.take_finished(
+        {**_DONE, "compute": _open_result, "features": _open_result, "check": lambda _: None}
+    )
+    job_panel.job_panel()
+
+
+def own_images() -> None:
+    """Build a run from images: datasets, model, bank, check, compute."""
+    st.subheader("1. Images")
+    _in_words(draft.add_datasets)
+    draft.edit()
+    st.subheader("2. Model")
+    spec = _in_words(choose_model)
+    with st.expander("3. Bank and scoring"):
+        settings, share = bank_options()
+    if spec is None or not draft.chosen():
+        return
+    plan = Plan(spec, draft.chosen(), settings, share)
+    checked = resources.jobs().get(job_panel.check_key(plan))
+    with st.container(horizontal=True):
+        is_checked = checked is not None and checked.state is JobState.DONE
+        if st.button("Check", type="secondary" if is_checked else "primary"):
+            job_panel.start_check(plan)
+            st.rerun()
+        if st.button("Compute", type="primary" if is_checked else "secondary"):
+            job_panel.start_compute(plan)
+            st.rerun()
+    if checked is not None and checked.result is not None:
+        show_check(checked.result)
+
+
+def earlier_runs() -> None:
+    """List the runs of this workspace, one per question, to open again."""
+    newest: dict[str, Run] = {}
+    for run in resources.workspace().runs():
+        newest.setdefault(run.question, run)
+    for run in newest.values():
+        with st.container(border=True, horizontal=True, vertical_alignment="center"):
+            queries = ", ".join(f"{each.name} ({each.size:,})" for each in run.queries) or "no queries"
+            when = run.created.astimezone().strftime("%Y-%m-%d %H:%M")
+            bank = f"bank {run.bank.name} ({run.bank.size:,})"
+            st.text(literal(f"{when}  ·  {run.model_name}  ·  {bank}  ·  {queries}"))
+            if st.button("Open", key=f"open.{run.question}", type="primary"):
+                _open(run.question)
+
+
+def _open(question: str) -> None:
+    """Show a run on every page from now on, this one first."""
+    state.open_question(question)
+    state.keep("data_way", WAYS[0])
+    state.keep("data_way_version", state.kept("data_way_version", 0) + 1)
+    st.rerun()
+
+
+def _open_result(job: Job[str]) -> None:
+    if job.result is not None:
+        _open(job.result)
+
+
+def _in_words(part: Callable[[], Part]) -> Part | None:
+    """Run a part of the page; what it refuses is said in its place, and the rest of the page goes on."""
+    try:
+        return part()
+    except NNGuideError as error:
+        st.error(markdown_text(str(error)), icon=":material/error:")
+        return None

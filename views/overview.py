@@ -1,0 +1,81 @@
+"""The first page at a glance: the datasets, the result in numbers and words, and single images explained."""
+
+import pandas as pd
+import streamlit as st
+
+from nnguide_core.errors import UndefinedMetricError
+from nnguide_core.evaluation import NNGUIDE, metrics_row
+from views import resources, state
+from views.components.gallery import gallery
+from views.current import View
+from views.frame import run_strip
+from views.metrics_view import metrics_frame
+from views.queries import find_query, hardest, tiles
+from views.score_board import score_board
+from views.text import literal, markdown_text
+from views.why import why
+
+__all__ = ["datasets", "examples", "result"]
+
+_EXAMPLES = 60  # images shown, the wrongly judged and the closest to the threshold first
+_ROLES = {"bank": "bank (ID training images)", "id": "ID queries", "ood": "OOD queries"}
+
+
+def datasets(view: View) -> None:
+    """Show every dataset with its role and counts."""
+    rows = [
+        {
+            "dataset": literal(part.dataset.name),
+            "role": _ROLES[part.dataset.role],
+            "images": len(part.features),
+            "classes": len(part.dataset.class_counts),
+            "skipped files": len(part.dataset.skipped) + len(part.features.skipped),
+        }
+        for part in view.evaluation.question.parts
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+
+
+def result(view: View) -> View:
+    """Show the scores under the k and threshold sliders and AUROC and both FPRs; return the view then."""
+    try:
+        view = score_board(view, resources.score_table(view.run.question), key="board")
+    except UndefinedMetricError as error:
+        st.info(markdown_text(f"No histogram and no curves: {error}"))
+        return view
+    rows = [
+        metrics_row(
+            NNGUIDE,
+            judged.dataset.name,
+            view.evaluation.id_scores(NNGUIDE, view.k),
+            judged.scores(NNGUIDE, view.k),
+        )
+        for judged in view.evaluation.ood
+    ]
+    frame = metrics_frame(rows).drop(columns=["detector", "AUPR, OOD positive", "AUPR, ID positive"])
+    frame.insert(0, "OOD dataset", [literal(row.dataset) for row in rows])
+    frame.insert(1, "n ID / OOD", [f"{row.id_count:,} / {row.ood_count:,}" for row in rows])
+    st.dataframe(frame, hide_index=True, width="stretch")
+    run_strip(view)
+    return view
+
+
+def examples(view: View) -> None:
+    """Show images, the wrongly judged first, and for the chosen one the bank images behind its score."""
+    st.subheader("Why did an image get its score?")
+    shown = tiles(hardest(view, _EXAMPLES))
+
+    def choose(selected: str | None) -> str | None:
+        if selected is not None:
+            state.open_image(selected)
+        return state.image() or None
+
+    gallery(
+        shown, choose, key="examples", label="images judged wrongly or closest to the threshold", height=260
+    )
+    query = find_query(view, state.image()) if state.image() else None
+    if query is None:
+        st.info("Choose an image above to see the bank images that its score comes from.")
+        return
+    st.text(literal(f"{query.image.path} of {query.judged.dataset.name}: {query.group}"))
+    why(view, query)

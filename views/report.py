@@ -1,0 +1,189 @@
+"""The report: one HTML file with figures, metrics and misflagged images; it needs no network."""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.offline import get_plotlyjs
+
+from nnguide_core.curves import Histogram, histogram, pr_curve, roc_curve
+from nnguide_core.errors import UndefinedMetricError
+from nnguide_core.evaluation import NNGUIDE, MetricsRow, metrics_table
+from views import resources
+from views.charts import Curve, ScoreRow, metric_over_k, precision_recall, roc, score_histogram
+from views.current import View
+from views.frame import number, rule_in_words
+from views.metrics_view import metrics_frame
+from views.neighbours import bank_image
+from views.queries import Query, hardest
+from views.text import literal
+from views.theme import Theme
+
+__all__ = ["figures", "html_report"]
+
+_MOST_IMAGES = 100  # misflagged images shown, those closest to the threshold
+_NEIGHBOURS = 5  # shown for each
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def html_report(view: View, theme: Theme) -> str:
+    """Return the report as an HTML page; every name in it is shown literally."""
+    drawn = "".join(_figure(figure) for figure in figures(view, theme).values())
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<title>NNGuide report</title><style>{_style(theme)}</style>"
+        f"<script>{get_plotlyjs()}</script></head><body><h1>NNGuide report</h1>"
+        f"{_run(view)}{drawn}{_metrics(view)}{_misflagged(view)}"
+        f"<h2>The run</h2><pre>{escape(view.run.to_json())}</pre></body></html>"
+    )
+
+
+def figures(view: View, theme: Theme) -> dict[str, go.Figure]:
+    """Return the figures of the scores page by name; none where there are no ID or no OOD queries."""
+    if view.threshold is None or not view.evaluation.ood:
+        return {}
+    try:
+        sweep = resources.sweep(view.run.question)
+    except UndefinedMetricError:
+        return {}
+    lines = {
+        "AUROC": sweep.auroc,
+        "OOD passed when 95 % of ID is kept": sweep.ood_passed_at_id_kept,
+        "ID flagged when 95 % of OOD is caught": sweep.id_flagged_at_ood_caught,
+    }
+    return {
+        "scores": _histogram(view, theme),
+        "roc": roc(_curves(view, "roc"), theme),
+        "precision-recall": precision_recall(_curves(view, "pr"), theme),
+        "over-k": metric_over_k(sweep.ks, lines, view.k, theme),
+    }
+
+
+def _histogram(view: View, theme: Theme) -> go.Figure:
+    groups = {}
+    for judged in view.evaluation.queries:
+        finite = judged.neighbors.finite
+        scores, wrong = judged.neighbors.score_at(view.k), ~judged.correct & (judged.features.labels >= 0)
+        groups[judged.dataset.name] = scores[finite]
+        groups[f"{judged.dataset.name}/wrong"] = scores[finite & wrong]
+    found = histogram(groups)
+    rows = [
+        ScoreRow(judged.dataset.name, judged in view.evaluation.ood, *_counts(found, place))
+        for place, judged in enumerate(view.evaluation.queries)
+    ]
+    return score_histogram(found.edges, rows, view.threshold or 0.0, theme)
+
+
+def _counts(found: Histogram, place: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return found.counts[2 * place], found.counts[2 * place + 1]
+
+
+def _curves(view: View, kind: str) -> list[Curve]:
+    make = roc_curve if kind == "roc" else pr_curve
+    id_scores, threshold = view.evaluation.id_scores(NNGUIDE, view.k), view.threshold or 0.0
+    curves = []
+    for judged in view.evaluation.ood:
+        scores = judged.neighbors.score_at(view.k)
+        found = make(id_scores, scores[scores.isfinite()])
+        alarms, caught = int((id_scores >= threshold).sum()), int((scores >= threshold).sum())
+        recall = caught / max(1, int(scores.isfinite().sum()))
+        precision = caught / max(1, caught + alarms)
+        point = (alarms / len(id_scores), recall) if kind == "roc" else (recall, precision)
+        curves.append(Curve(judged.dataset.name, found.x, found.y, point))
+    return curves
+
+
+def _figure(figure: go.Figure) -> str:
+    drawn: str = figure.to_html(full_html=False, include_plotlyjs=False)
+    return drawn
+
+
+def _run(view: View) -> str:
+    run = view.run
+    facts = [
+        ("model", run.model_name),
+        ("bank", f"{run.bank.name} ({view.evaluation.bank.size:,} images, scoring {run.settings.scoring})"),
+        ("queries", ", ".join(f"{each.name} ({each.role}, {each.size:,})" for each in run.queries)),
+        ("k", str(run.k)),
+        ("threshold", f"{number(view.threshold)} ({rule_in_words(run.threshold)})"),
+        ("verdicts", f"{len(view.verdicts):,}"),
+        ("made", f"{run.created:%Y-%m-%d %H:%M} UTC"),
+    ]
+    rows = "".join(f"<tr><th>{name}</th><td>{_text(value)}</td></tr>" for name, value in facts)
+    return f"<table>{rows}</table>"
+
+
+def _metrics(view: View) -> str:
+    rows = metrics_table(view.evaluation, view.k)
+    blocks = [
+        f"<h3>{_text(name)}</h3>{_table([row for row in rows if row.dataset == name])}"
+        for name in dict.fromkeys(row.dataset for row in rows)
+    ]
+    convention = "OOD is the positive class; higher score = more OOD; flagged when score ≥ threshold."
+    return f"<h2>NNGuide beside the baselines</h2><p>{convention}</p>{''.join(blocks)}"
+
+
+def _table(rows: Sequence[MetricsRow]) -> str:
+    frame = metrics_frame(rows)
+    head = "".join(f"<th>{_text(name)}</th>" for name in frame.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_text(str(value))}</td>" for value in line) + "</tr>"
+        for line in frame.itertuples(index=False)
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _misflagged(view: View) -> str:
+    wrong = [query for query in hardest(view, _MOST_IMAGES) if query.is_wrong]
+    pictures = resources.thumbnails((query.judged.dataset, query.image) for query in wrong)
+    cards = "".join(_card(view, query, pictures.get(query.image.id)) for query in wrong)
+    return (
+        f"<h2>Misflagged images</h2><p>The {len(wrong):,} closest to the threshold, each with the first "
+        f"{_NEIGHBOURS} of its bank images.</p>{cards}"
+    )
+
+
+def _card(view: View, query: Query, picture: bytes | None) -> str:
+    rows = query.neighbors.indices[0, :_NEIGHBOURS].tolist()
+    images = [bank_image(view, row) for row in rows]
+    dataset = view.evaluation.question.bank.dataset
+    found = resources.thumbnails((dataset, image) for image in images)
+    neighbours = "".join(
+        f"<figure>{_picture(found.get(image.id))}<figcaption>{_text(image.label or image.path)}<br>"
+        f"cosine {number(float(query.neighbors.cosines[0, place]))}</figcaption></figure>"
+        for place, image in enumerate(images)
+    )
+    verdict = view.verdicts.get(query.image.id)
+    said = f"<br>verdict: {_text(verdict.decision)} {_text(verdict.note)}" if verdict else ""
+    return (
+        f"<section><figure>{_picture(picture)}<figcaption>{_text(query.image.path)}<br>"
+        f"{_text(query.judged.dataset.name)}: {query.group}<br>score {number(query.score)}{said}</figcaption>"
+        f"</figure><div>{neighbours}</div></section>"
+    )
+
+
+def _picture(data: bytes | None) -> str:
+    if data is None:
+        return "<div class='none'>no picture</div>"
+    return f'<img alt="" src="data:image/webp;base64,{base64.b64encode(data).decode()}">'
+
+
+def _text(text: str) -> str:
+    return escape(literal(text))
+
+
+def _style(theme: Theme) -> str:
+    return (
+        f"body{{font-family:system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;"
+        f"background:{theme.background};color:{theme.text}}}"
+        "table{border-collapse:collapse}td,th{padding:.3rem .6rem;text-align:left;"
+        f"border:1px solid {theme.grid}}}"
+        f"section{{display:flex;gap:1rem;border-top:1px solid {theme.grid};padding:1rem 0}}"
+        "section div{display:flex;flex-wrap:wrap}"
+        "figure{margin:0;width:8rem;overflow-wrap:anywhere;font-size:.8rem}"
+        "img{width:6rem;image-rendering:pixelated}pre{white-space:pre-wrap;overflow-wrap:anywhere}"
+    )

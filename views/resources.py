@@ -1,0 +1,210 @@
+"""What all sessions share, read and never changed: workspace, jobs, evaluations, maps, thumbnails.
+
+The only user of st.cache_*. Everything is keyed by fingerprints, because Streamlit samples large arrays when
+it hashes them.
+"""
+
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+import streamlit as st
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nnguide_core import scoring
+from nnguide_core.errors import StoreError
+from nnguide_core.evaluation import Evaluation, evaluate
+from nnguide_core.explanation import pooled_neighbors, thresholds_over_k
+from nnguide_core.jobs import Jobs
+from nnguide_core.logs import log_to_file
+from nnguide_core.maps import ImageMap, elsewhere, find_map
+from nnguide_core.questions import ask_demo, open_question
+from nnguide_core.records import Dataset, ImageRef, Run, Threshold, ThresholdKind
+from nnguide_core.settings import DEFAULT_K
+from nnguide_core.store import Workspace
+from nnguide_core.sweep import KSweep, over_k
+from nnguide_core.thumbnails import ThumbnailMaker
+from nnguide_core.uploads import SessionUploads, release_stale
+from views.components.scores import BinnedScores
+from views.map_table import MapTable
+from views.map_table import map_table as make_map_table
+from views.score_tables import binned_scores
+
+__all__ = [
+    "bank_images",
+    "demo_question",
+    "evaluation",
+    "far_neighbours",
+    "find_question",
+    "jobs",
+    "label_names",
+    "large_picture",
+    "map_of",
+    "map_table",
+    "score_table",
+    "sweep",
+    "thresholds",
+    "thumbnails",
+    "uploads",
+    "usage",
+    "workspace",
+]
+
+THUMBNAIL_SIDE = 96  # pixels
+LARGE_SIDE = 384
+
+
+@st.cache_resource(show_spinner=False)
+def workspace() -> Workspace:
+    """Return the workspace that all sessions of this server share."""
+    opened = Workspace()
+    log_to_file(opened.root)
+    release_stale(opened)
+    return opened
+
+
+@st.cache_resource(show_spinner=False)
+def jobs() -> Jobs:
+    """Return the background jobs of this server."""
+    return Jobs(workspace())
+
+
+def uploads(session: str) -> SessionUploads:
+    """Return the uploads of one session; they are freed some time after its browser has gone."""
+    return _uploads(session)
+
+
+@st.cache_resource(show_spinner="Opening the demo")
+def demo_question() -> str:
+    """Return the fingerprint of the demo's question, after making sure that the workspace has it."""
+    run = ask_demo(workspace()).run(DEFAULT_K)
+    workspace().save_run(run)
+    return run.question
+
+
+def find_question(name: str) -> Run | None:
+    """Return the newest run of a question, by its fingerprint or the first digits of it."""
+    if not name:
+        return None
+    return next((run for run in workspace().runs() if run.question.startswith(name)), None)
+
+
+@st.cache_resource(show_spinner="Opening the run", max_entries=4)
+def evaluation(question: str) -> Evaluation:
+    """Return the answer to a question that the workspace knows.
+
+    Raises:
+        StoreError: there is no such question, or some of it is gone.
+    """
+    run = find_question(question)
+    if run is None:
+        raise StoreError("This workspace does not know the run that the address names: open another one.")
+    return evaluate(open_question(workspace(), run), k=1)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def bank_images(question: str) -> dict[str, ImageRef]:
+    """Return the images of a question's bank dataset by id."""
+    return {image.id: image for image in evaluation(question).question.bank.dataset.images}
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def score_table(question: str) -> BinnedScores:
+    """Return what the browser draws a question's scores from.
+
+    Raises:
+        UndefinedMetricError: there are no ID or no OOD queries with a score.
+    """
+    return binned_scores(evaluation(question))
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def sweep(question: str) -> KSweep:
+    """Return AUROC and both FPRs of a question for every k.
+
+    Raises:
+        UndefinedMetricError: there are no ID or no OOD queries with a score.
+    """
+    answered = evaluation(question)
+    return over_k(pooled_neighbors(answered.id), pooled_neighbors(answered.ood))
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def thresholds(question: str, kind: ThresholdKind, level: float) -> Tensor:
+    """Return the threshold that a rule gives for every k, (k_max,) float32; see explanation."""
+    return thresholds_over_k(evaluation(question), Threshold(kind, level))
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def usage(question: str, k: int) -> NDArray[np.int64]:
+    """Return how many queries each bank image serves as a neighbour, (N_bank,)."""
+    answered = evaluation(question)
+    counts = [scoring.usage(judged.neighbors, answered.bank.size, k) for judged in answered.queries]
+    return sum(counts, torch.zeros(answered.bank.size, dtype=torch.int64)).numpy()
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def label_names(question: str) -> list[str]:
+    """Return the class names that a question's query images have, in alphabetical order."""
+    return sorted({name for each in evaluation(question).queries for name in each.dataset.class_counts})
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def far_neighbours(question: str, dataset: int, row: int, k: int, _places: ImageMap) -> Tensor:
+    """Return which of a query's k true neighbours lie elsewhere on the map, (k,) bool; see maps."""
+    return elsewhere(_places, evaluation(question), dataset, row, k)
+
+
+def map_of(question: str) -> ImageMap | None:
+    """Return where the images of a question lie on the map; None where the map must be made."""
+    try:
+        return _map_of(question)
+    except LookupError:
+        return None
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def map_table(question: str, k: int, threshold: float, shown: tuple[str, ...], _places: ImageMap) -> MapTable:
+    """Return what the map shows of the datasets with these names, at one k and threshold."""
+    return make_map_table(evaluation(question), _places, k, threshold, shown)
+
+
+def large_picture(dataset: Dataset, image: ImageRef) -> bytes | None:
+    """Return a picture to look at closely; None where the image cannot be read."""
+    return _large_maker().make([(dataset, image)]).get(image.id)
+
+
+def thumbnails(images: Iterable[tuple[Dataset, ImageRef]]) -> dict[str, bytes]:
+    """Return small pictures by image id; what cannot be read is left out."""
+    return _thumbnail_maker().make(images)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _map_of(question: str) -> ImageMap:
+    """Return a map; its absence is an error, which is not cached."""
+    found = find_map(workspace(), evaluation(question))
+    if found is None:
+        raise LookupError("This map is not made yet.")
+    return found
+
+
+@st.cache_resource(show_spinner=False)
+def _large_maker() -> ThumbnailMaker:
+    return ThumbnailMaker(workspace(), LARGE_SIDE)
+
+
+@st.cache_resource(show_spinner=False)
+def _thumbnail_maker() -> ThumbnailMaker:
+    return ThumbnailMaker(workspace(), THUMBNAIL_SIDE)
+
+
+def _release(uploaded: SessionUploads) -> None:
+    """Free a session's uploads outside the server's event loop, which calls this."""
+    threading.Thread(target=uploaded.release, name="release uploads", daemon=True).start()
+
+
+@st.cache_resource(show_spinner=False, scope="session", on_release=_release)
+def _uploads(session: str) -> SessionUploads:
+    return SessionUploads(workspace(), session)

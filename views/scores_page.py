@@ -1,0 +1,87 @@
+"""The parts of the scores page: board, metrics beside the baselines, every k, energy hubs."""
+
+import numpy as np
+import streamlit as st
+
+from nnguide_core.errors import UndefinedMetricError
+from nnguide_core.evaluation import metrics_table
+from views import resources, state
+from views.charts import metric_over_k
+from views.current import View
+from views.frame import cautions, current_theme, run_strip
+from views.metrics_view import show_metrics
+from views.score_board import score_board
+from views.text import markdown_text
+
+__all__ = ["board", "hubs", "metrics", "over_k"]
+
+
+def board(view: View) -> View:
+    """Show the score board, the strip and the cautions; return the view at what the user has just set."""
+    try:
+        view = score_board(view, resources.score_table(view.run.question), key="board")
+    except UndefinedMetricError as error:
+        st.info(markdown_text(f"No histogram and no curves: {error}"))
+    run_strip(view)
+    cautions(view)
+    return view
+
+
+def metrics(view: View) -> None:
+    """Show every detector on every OOD dataset; with verdicts, before and after side by side."""
+    st.subheader("NNGuide beside the baselines")
+    for name, reason in view.evaluation.without.items():
+        st.caption(markdown_text(f"{name} is not shown: {reason}"))
+    if not view.verdicts:
+        show_metrics(metrics_table(view.evaluation, view.k))
+        return
+    applied = st.toggle("Show what the verdicts change", value=state.with_verdicts())
+    state.set_with_verdicts(applied)
+    if not applied:
+        show_metrics(metrics_table(view.evaluation, view.k))
+        return
+    before, after = st.columns(2)
+    with before:
+        st.text("as the datasets say")
+        show_metrics(metrics_table(view.evaluation, view.k))
+    with after:
+        st.text(f"with {len(view.verdicts):,} verdicts applied")
+        show_metrics(metrics_table(view.judged_by_people, view.k))
+
+
+def over_k(view: View) -> None:
+    """Show AUROC and both FPRs against k, from one search."""
+    st.subheader("Every k")
+    try:
+        sweep = resources.sweep(view.run.question)
+    except UndefinedMetricError as error:
+        st.info(markdown_text(f"No curves over k: {error}"))
+        return
+    lines = {
+        "AUROC": sweep.auroc,
+        "OOD passed when 95 % of ID is kept": sweep.ood_passed_at_id_kept,
+        "ID flagged when 95 % of OOD is caught": sweep.id_flagged_at_ood_caught,
+    }
+    figure = metric_over_k(sweep.ks, lines, view.k, current_theme())
+    st.plotly_chart(figure, theme=None, width="stretch", key="over_k")
+    best = int(sweep.ks[int(np.argmax(sweep.auroc))])
+    st.caption(
+        f"All ID against all OOD images. AUROC is highest at k = {best}. "
+        "To report that figure, choose k on other images than those it is measured on."
+    )
+
+
+def hubs(view: View) -> None:
+    """Show how unevenly the bank's images serve the queries."""
+    st.subheader("Which bank images do the work?")
+    used = np.sort(resources.usage(view.run.question, view.k))[::-1]
+    total = int(used.sum())
+    if total == 0:
+        st.info("No query has a score.")
+        return
+    half = int(np.searchsorted(np.cumsum(used), total / 2) + 1)
+    st.text(
+        f"{half:,} of {used.size:,} bank images give half of all neighbours; "
+        f"{int((used == 0).sum()):,} give none. The busiest serves {int(used[0]):,} queries. "
+        "Neighbours rank by energy × cosine, so a few of high energy can serve most queries."
+    )

@@ -1,0 +1,192 @@
+"""What one browser session has chosen: the only reader and writer of st.session_state and of the address.
+
+The address carries the run, k, the threshold rule and the image, so that a link opens the same view.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, cast
+
+import streamlit as st
+
+from nnguide_core.evaluation import DEFAULT_THRESHOLD
+from nnguide_core.records import Threshold, ThresholdKind
+from nnguide_core.settings import DEFAULT_K
+
+__all__ = [
+    "Selection",
+    "clear_selection",
+    "forget",
+    "has_started",
+    "image",
+    "k",
+    "keep",
+    "kept",
+    "open_image",
+    "open_question",
+    "question",
+    "select",
+    "selection",
+    "session_id",
+    "set_k",
+    "set_threshold",
+    "set_with_verdicts",
+    "start",
+    "threshold",
+    "with_verdicts",
+    "write_address",
+]
+
+_PREFIX = "nnguide."
+_ADDRESS_DIGITS = 16  # of the question's fingerprint
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A set of images by id, never by place in a chart, and where it came from in words."""
+
+    images: frozenset[str] = frozenset()
+    source: str = ""
+
+
+def start() -> None:
+    """Take what the address says into a fresh session; later the session leads and the address follows."""
+    if _get("started"):
+        return
+    _set("started", True)
+    _set("session", secrets.token_hex(16))
+    address = st.query_params
+    _set("question", address.get("run", ""))
+    _set("image", address.get("image", ""))
+    _set("k", _whole(address.get("k"), DEFAULT_K))
+    _set("threshold", _threshold_from(address.get("threshold", "")) or DEFAULT_THRESHOLD)
+
+
+def has_started() -> bool:
+    """Return whether app.py ran in this session."""
+    return bool(_get("started"))
+
+
+def session_id() -> str:
+    """Return what tells this session from every other."""
+    return str(_get("session"))
+
+
+def question() -> str:
+    """Return the fingerprint, or its first digits, of the question that the pages show; "" if none."""
+    return str(_get("question", ""))
+
+
+def open_question(fingerprint: str) -> None:
+    """Show another question from now on: the image and the selection of the old one are dropped."""
+    if question() and not fingerprint.startswith(question()):
+        _set("image", "")
+        _set("selection", Selection())
+    _set("question", fingerprint)
+
+
+def k() -> int:
+    """Return the number of neighbours that guide."""
+    return int(_get("k", DEFAULT_K))
+
+
+def set_k(value: int) -> None:
+    """Change the number of neighbours."""
+    _set("k", value)
+
+
+def threshold() -> Threshold:
+    """Return the rule that sets the threshold."""
+    rule: Threshold = _get("threshold", DEFAULT_THRESHOLD)
+    return rule
+
+
+def set_threshold(rule: Threshold) -> None:
+    """Change the rule that sets the threshold."""
+    _set("threshold", rule)
+
+
+def selection() -> Selection:
+    """Return the images that are selected on every page."""
+    chosen: Selection = _get("selection", Selection())
+    return chosen
+
+
+def select(images: frozenset[str], source: str) -> None:
+    """Select images by id; source says in words where they were selected."""
+    _set("selection", Selection(images, source))
+
+
+def clear_selection() -> None:
+    """Select nothing."""
+    _set("selection", Selection())
+
+
+def image() -> str:
+    """Return the id of the image that is looked at, "" if none."""
+    return str(_get("image", ""))
+
+
+def open_image(image_id: str) -> None:
+    """Look at one image, on every page."""
+    _set("image", image_id)
+
+
+def with_verdicts() -> bool:
+    """Whether metrics are shown with the verdicts applied."""
+    return bool(_get("with_verdicts", False))
+
+
+def set_with_verdicts(value: bool) -> None:
+    """Show metrics with or without the verdicts applied."""
+    _set("with_verdicts", value)
+
+
+def kept(name: str, default: Any = None) -> Any:
+    """Return what a page kept under a name: a widget's own state is lost when its page is left."""
+    return _get(f"page.{name}", default)
+
+
+def keep(name: str, value: Any) -> None:
+    """Keep something of a page for when it is opened again."""
+    _set(f"page.{name}", value)
+
+
+def forget(name: str) -> None:
+    """Drop what a page kept under a name."""
+    st.session_state.pop(f"{_PREFIX}page.{name}", None)
+
+
+def write_address() -> None:
+    """Make the address open this view: called once at the end of a run of the app."""
+    rule = threshold()
+    wanted = {
+        "run": question()[:_ADDRESS_DIGITS],
+        "image": image(),
+        "k": str(k()) if k() != DEFAULT_K else "",
+        "threshold": f"{rule.kind}:{rule.level!r}" if rule != DEFAULT_THRESHOLD else "",
+    }
+    wanted = {name: value for name, value in wanted.items() if value}
+    if dict(st.query_params) != wanted:
+        st.query_params.from_dict(wanted)
+
+
+def _get(name: str, default: Any = None) -> Any:
+    return st.session_state.get(_PREFIX + name, default)
+
+
+def _set(name: str, value: Any) -> None:
+    st.session_state[_PREFIX + name] = value
+
+
+def _whole(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and int(text) > 0 else default
+
+
+def _threshold_from(text: str) -> Threshold | None:
+    """Read "kind:level" as write_address writes it; None for anything else, since anyone can type it."""
+    kind, _, level = text.partition(":")
+    try:
+        return Threshold(cast(ThresholdKind, kind), float(level))
+    except ValueError:
+        return None

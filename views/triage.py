@@ -1,0 +1,217 @@
+"""The parts of the triage page: queues, gallery, verdicts, and what the verdicts change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import streamlit as st
+import torch
+from streamlit.delta_generator import DeltaGenerator
+
+from nnguide_core.evaluation import Judged, metrics_table
+from nnguide_core.queues import ORDERS, QUEUES, Places, Situation, narrowed, ordered, queue
+from nnguide_core.records import Verdict
+from nnguide_core.settings import VERDICTS
+from views import resources, state
+from views.components.gallery import gallery
+from views.current import View
+from views.frame import cautions, run_strip
+from views.metrics_view import show_metrics
+from views.queries import Query, find_query, query_at, tiles
+from views.text import literal
+from views.why import why
+
+__all__ = ["Found", "choose_image", "choose_queue", "effect", "explain", "give_verdict"]
+
+_SELECTION = "from the map"
+_EVERY = "all"
+_MOST_TILES = 500
+_KEYS = ("1", "2", "3", "4", "5", "6")  # one per verdict; C and R are Streamlit's own
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images of a queue after filtering, in the order in which they are shown."""
+
+    name: str
+    places: tuple[tuple[Judged, int], ...]  # dataset and row
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The images' ids."""
+        return tuple(judged.features.ids[row] for judged, row in self.places)
+
+
+def choose_queue(view: View) -> Found:
+    """Let the user choose a queue, filter and order; return what is in it."""
+    run_strip(view)
+    cautions(view)
+    if view.threshold is None:
+        st.info("There are no ID queries to set a threshold with: set it by value on the scores page.")
+        return Found("", ())
+    situation = Situation(view.evaluation, view.k, view.threshold)
+    queues = _queues(view, situation)
+    counts = {name: sum(map(len, rows.values())) for name, rows in queues.items()}
+    name = st.pills(
+        "queue",
+        list(queues),
+        default=state.kept("queue", next(iter(queues))),
+        format_func=lambda each: f"{each} ({counts[each]:,})",
+        required=True,
+    )
+    state.keep("queue", name)
+    st.caption(_definition(name))
+    return Found(name, tuple(_filtered(view, situation, queues[name])))
+
+
+def choose_image(view: View, found: Found) -> Query | None:
+    """Show the queue as a gallery; return the image that is looked at, if any."""
+    shown = [query_at(view, judged, row) for judged, row in found.places[:_MOST_TILES]]
+    if not shown:
+        st.info("Nothing is in this queue at this k and threshold with these filters.")
+    elif len(found.places) > _MOST_TILES:
+        st.caption(f"The first {_MOST_TILES:,} of {len(found.places):,} are shown.")
+
+    def choose(selected: str | None) -> str | None:
+        if selected is not None:
+            state.open_image(selected)
+        return state.image() or None
+
+    if shown:
+        gallery(tiles(shown), choose, key=f"queue.{found.name}", label=f"queue: {found.name}", height=330)
+    return find_query(view, state.image()) if state.image() else None
+
+
+def give_verdict(view: View, found: Found, query: Query) -> None:
+    """Offer the verdicts on one image; what is said is kept at once, and the next image opens."""
+    said = view.verdicts.get(query.image.id)
+    judged = sum(image in view.verdicts for image in found.ids)
+    st.subheader(_heading(query))
+    st.progress(
+        judged / max(1, len(found.ids)), text=f"{judged:,} of {len(found.ids):,} of this queue judged"
+    )
+    note = st.text_input(
+        "note", value=said.note if said else "", key=f"note.{query.image.id}", max_chars=1000
+    )
+    columns = st.columns(len(VERDICTS) + 1)
+    for column, verdict, shortcut in zip(columns, VERDICTS, _KEYS, strict=False):
+        mark = ":material/check:" if said and said.decision == verdict else None
+        if column.button(verdict, key=f"say.{verdict}", shortcut=shortcut, icon=mark, width="stretch"):
+            _say(view, query.image.id, verdict, note)
+            _advance(view, found, query.image.id)
+    if columns[-1].button("undo", key="undo", shortcut="U", disabled=not _given(), width="stretch"):
+        _undo(view)
+
+
+def explain(view: View, query: Query) -> None:
+    """Show the image large and the why panel."""
+    picture, panel = st.columns([1, 5])
+    with picture:
+        data = resources.large_picture(query.judged.dataset, query.image)
+        if data is not None:
+            st.image(data, width="stretch")
+        for line in (query.image.path, query.judged.dataset.name, query.group):
+            st.text(literal(line))
+    with panel:
+        why(view, query)
+
+
+def effect(view: View) -> None:
+    """Show the metrics before and after the verdicts, side by side."""
+    if not view.verdicts:
+        return
+    with st.expander(f"What {len(view.verdicts):,} verdicts change"):
+        before, after = st.columns(2)
+        with before:
+            st.text("as the datasets say")
+            show_metrics(metrics_table(view.evaluation, view.k))
+        with after:
+            st.text("with the verdicts applied")
+            show_metrics(metrics_table(view.judged_by_people, view.k))
+
+
+def _heading(query: Query) -> str:
+    """Return what is asked about an image, for a heading."""
+    return "What do you say: is the detector right?" if query.is_wrong else "What do you say?"
+
+
+def _queues(view: View, situation: Situation) -> dict[str, Places]:
+    found: dict[str, Places] = {name: queue(name, situation) for name in QUEUES}
+    chosen = state.selection().images
+    found[_SELECTION] = {
+        judged.dataset.name: torch.tensor(
+            [row for row, image in enumerate(judged.features.ids) if image in chosen], dtype=torch.int64
+        )
+        for judged in view.evaluation.queries
+    }
+    return found
+
+
+def _definition(name: str) -> str:
+    if name == _SELECTION:
+        return "The images that are selected on the map."
+    return (QUEUES[name].__doc__ or "").strip()
+
+
+def _filtered(view: View, situation: Situation, places: Places) -> list[tuple[Judged, int]]:
+    """Let the user filter by dataset, class and predicted class, and order by margin."""
+    names = view.evaluation.question.class_names
+    columns = st.columns(4)
+    dataset = _choice(columns[0], "dataset", [each.dataset.name for each in view.evaluation.queries])
+    label = _choice(columns[1], "class", resources.label_names(view.run.question))
+    predicted = _choice(columns[2], "predicted class", names)
+    kept = narrowed(
+        situation,
+        places,
+        dataset=dataset,
+        label=label,
+        predicted=None if predicted is None else names.index(predicted),
+    )
+    orders = list(ORDERS)
+    before = orders.index(state.kept("order", orders[0]))
+    order = columns[3].selectbox("order", orders, index=before)
+    state.keep("order", order)
+    return ordered(situation, kept, order)
+
+
+def _choice(place: DeltaGenerator, name: str, options: Sequence[str]) -> str | None:
+    """Let the user choose one option or all of them (None); the choice outlives the page."""
+    every = [None, *options]
+    before = state.kept(name)
+    chosen: str | None = place.selectbox(
+        name,
+        every,
+        index=every.index(before) if before in every else 0,
+        format_func=lambda each: _EVERY if each is None else literal(each),
+    )
+    state.keep(name, chosen)
+    return chosen
+
+
+def _say(view: View, image: str, decision: str, note: str) -> None:
+    said = Verdict(image, decision, note, datetime.now(UTC), view.run.id)
+    resources.workspace().save_run(view.run)
+    resources.workspace().add_verdicts([said])
+    state.keep("given", (*_given(), image))
+
+
+def _undo(view: View) -> None:
+    """Take back the verdict that this session gave last, and look at its image again."""
+    *rest, image = _given()
+    resources.workspace().add_verdicts([Verdict(image, "", "undo", datetime.now(UTC), view.run.id)])
+    state.keep("given", tuple(rest))
+    state.open_image(image)
+    st.rerun()
+
+
+def _advance(view: View, found: Found, image: str) -> None:
+    """Open the next image of the queue that nobody has judged; stay if there is none."""
+    ids = found.ids
+    after = ids[ids.index(image) + 1 :] + ids[: ids.index(image)] if image in ids else ids
+    state.open_image(next((each for each in after if each not in view.verdicts), image))
+    st.rerun()
+
+
+def _given() -> tuple[str, ...]:
+    given: tuple[str, ...] = state.kept("given", ())
+    return given
