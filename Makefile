@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test install lint types format bench clean
+.PHONY: run test install lint types format bench hardening clean
 
 run: $(VENV)/run.stamp
 	$(BIN)/streamlit run app.py
@@ -28,6 +28,10 @@ types: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks
+
+hardening: $(VENV)/dev.stamp
+	scripts/get_chromium.sh $(BIN)
+	$(BIN)/python -m hardening
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -11,14 +11,14 @@ import torch
 
 from benchmarks.table import Row, markdown
 
-__all__ = ["main"]
+__all__ = ["machine", "main"]
 
 NAMES = ("search", "features", "sweep", "interaction")
 
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks, all if none is named; return 1 if one failed."""
-    print(_machine() + "\n", flush=True)
+    print(machine() + "\n", flush=True)
     rows: list[Row] = []
     failed = []
     for name in names or NAMES:
@@ -34,7 +34,7 @@ def main(names: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _machine() -> str:
+def machine() -> str:
     """Return the machine and the versions in one line."""
     capability = torch.backends.cpu.get_cpu_capability()
     able = [name for name in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(name)]
