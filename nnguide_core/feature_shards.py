@@ -1,11 +1,12 @@
 """Finished parts of a long extraction, so that a killed one goes on where it stopped.
 
-A shard holds the rows of some consecutive batches. Batches are the same whatever was finished before, so what
-is resumed ends bit for bit as if it had never been interrupted.
+A shard holds the rows of some consecutive batches. Batches are the same whatever was finished before, so
+what is resumed ends bit for bit as if it had never been interrupted. Each batch is noted as soon as it is
+finished, which a kill survives; every few seconds the notes become one shard, which a power cut survives too.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,31 @@ class ShardFolder:
     folder: Path
     key: dict[str, Any]  # model, dataset, batch size: shards of another key are not of this extraction
 
-    def save(self, shard: Shard) -> None:
-        """Write a shard atomically.
+    def note(self, shard: Shard) -> None:
+        """Write a shard at once; only a power cut may lose it.
 
         Raises:
             OSError: the disk is full or not writable.
         """
+        self._write(shard, durable=False)
+
+    def save(self, shard: Shard, notes: Iterable[range] = ()) -> None:
+        """Write a shard that also a power cut does not lose, then remove the notes that it takes over.
+
+        Args:
+            shard: some consecutive batches.
+            notes: the positions that each noted shard covers.
+
+        Raises:
+            OSError: the disk is full or not writable; the notes are still there.
+        """
+        self._write(shard, durable=True)
+        written = self._path(shard.start, shard.stop)
+        for noted in notes:
+            if (path := self._path(noted.start, noted.stop)) != written:
+                path.unlink(missing_ok=True)
+
+    def _write(self, shard: Shard, durable: bool) -> None:
         about = {
             **self.key,
             "start": shard.start,
@@ -52,7 +72,10 @@ class ShardFolder:
             "failed": {str(position): reason for position, reason in shard.failed.items()},
         }
         tensors = {"positions": shard.positions, "features": shard.features, "logits": shard.logits}
-        save_tensors(self.folder / f"{shard.start:09d}-{shard.stop:09d}.safetensors", tensors, about)
+        save_tensors(self._path(shard.start, shard.stop), tensors, about, durable=durable)
+
+    def _path(self, start: int, stop: int) -> Path:
+        return self.folder / f"{start:09d}-{stop:09d}.safetensors"
 
     def load(self, *, width: int, class_count: int) -> Iterator[Shard]:
         """Yield the finished shards; those that are damaged or of another extraction are set aside.

@@ -35,7 +35,7 @@ __all__ = ["extract"]
 
 _LOG = logging.getLogger(__name__)
 _BATCH = {"cpu": 16, "cuda": 256}
-_SHARD_SECONDS = 10.0  # of work that a kill may cost
+_SHARD_SECONDS = 10.0  # of work that a power cut may cost; a kill costs no finished batch
 _CHUNK = 8  # images per message from a worker
 _AHEAD = 2  # batches for each compute thread that are decoded before they are needed
 _IMAGE_SECONDS = 30.0  # after which a decoder is taken to hang
@@ -135,7 +135,7 @@ class _Extraction:
         with closing(self._computed(pool)) as batches, self._saving():
             for batch in batches:
                 self._keep(batch.positions, batch.features, batch.logits, batch.failed)
-                self._unsaved.append(batch.start)
+                self._note(batch.start)
                 if time.monotonic() - self._saved_at > _SHARD_SECONDS:
                     self._save()
                 progress(Progress(self.done, total, time.monotonic() - began, resumed))
@@ -232,6 +232,12 @@ class _Extraction:
         finally:
             self._save()
 
+    def _note(self, start: int) -> None:
+        """Write what a batch gave before anyone is told that it is finished."""
+        if self._shards is not None:
+            self._shards.note(self._shard(start, self._range(start).stop))
+            self._unsaved.append(start)
+
     def _save(self) -> None:
         """Write what was finished since the last time as one shard per unbroken row of batches."""
         unsaved, self._unsaved = self._unsaved, []
@@ -240,15 +246,16 @@ class _Extraction:
             length = 1
             while length < len(unsaved) and unsaved[length] == unsaved[length - 1] + self._batch_size:
                 length += 1
-            self._save_range(self._shards, unsaved[0], self._range(unsaved[length - 1]).stop)
+            shard = self._shard(unsaved[0], self._range(unsaved[length - 1]).stop)
+            self._shards.save(shard, notes=[self._range(start) for start in unsaved[:length]])
             unsaved = unsaved[length:]
 
-    def _save_range(self, shards: ShardFolder, start: int, stop: int) -> None:
+    def _shard(self, start: int, stop: int) -> Shard:
         positions = start + self._is_read[start:stop].nonzero().flatten()
         failed = {
             position: self._failed[position] for position in range(start, stop) if position in self._failed
         }
-        shards.save(Shard(start, stop, positions, self._features[positions], self._logits[positions], failed))
+        return Shard(start, stop, positions, self._features[positions], self._logits[positions], failed)
 
     def _batch_of(self, position: int) -> int:
         return position - position % self._batch_size

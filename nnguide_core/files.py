@@ -69,7 +69,7 @@ class _Place:
 
 
 @contextlib.contextmanager
-def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+def open_atomic(path: Path, *, private: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing that takes path's place when the block ends without an error.
 
     A reader sees the old file or the new one, never a part. An error in the block, a full disk among them,
@@ -78,6 +78,8 @@ def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     Args:
         path: where the file goes; missing folders are made.
         private: readable by this user only; otherwise as the umask says.
+        durable: wait until the file is on the disk. Otherwise it outlives a killed program at once, but a
+            power cut may leave none or a damaged one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{_PART_PREFIX}{secrets.token_hex(8)}.part"
@@ -87,12 +89,14 @@ def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
             _claim(file)
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
@@ -110,7 +114,12 @@ def remove_parts(folder: Path) -> int:
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, private: bool = False
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    *,
+    private: bool = False,
+    durable: bool = True,
 ) -> None:
     """Write tensors and a JSON-able description as one safetensors file, atomically.
 
@@ -119,6 +128,7 @@ def save_tensors(
         tensors: dense tensors of any shape; floating (16 bits or more), signed integer, uint8 or bool.
         about: the description; "sha256" is taken by the checksums.
         private: readable by this user only; otherwise as the umask says.
+        durable: as open_atomic.
 
     Raises:
         ValueError: a tensor or description that the format cannot hold.
@@ -128,7 +138,7 @@ def save_tensors(
         raise ValueError('The description may not have a key "sha256": the checksums are kept under it.')
     ready = {name: _plain(name, tensor) for name, tensor in _by_alignment(tensors)}
     header = _sealed_header(ready, about)
-    with open_atomic(path, private=private) as file:
+    with open_atomic(path, private=private, durable=durable) as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for tensor in ready.values():
             file.write(_bytes(tensor))

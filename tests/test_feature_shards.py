@@ -1,6 +1,7 @@
 """Finished parts of an extraction: read back whole, or set aside."""
 
 import logging
+import os
 from dataclasses import replace
 
 import pytest
@@ -47,6 +48,32 @@ def test_shards_come_back_in_order_as_they_were_saved(folder):
         assert torch.equal(shard.positions, found.positions)
         assert torch.equal(shard.features, found.features)
         assert torch.equal(shard.logits, found.logits)
+
+
+def test_notes_become_one_shard_and_a_kill_in_between_costs_nothing(folder):
+    notes = [_shard(0, 2), _shard(2, 4), _shard(4, 6)]
+    for note in notes:
+        folder.note(note)
+    assert [(found.start, found.stop) for found in _load(folder)] == [(0, 2), (2, 4), (4, 6)]
+    folder.save(_shard(0, 4))  # killed before it took the notes over
+    assert {found.start for found in _load(folder)} == {0, 2, 4}
+    folder.save(_shard(0, 4), notes=[range(0, 2), range(2, 4)])
+    assert _names(folder) == ["000000000-000000004.safetensors", "000000004-000000006.safetensors"]
+
+
+def test_a_shard_of_one_note_takes_its_place(folder):
+    folder.note(_shard(0, 2))
+    folder.save(_shard(0, 2), notes=[range(0, 2)])
+    assert _names(folder) == ["000000000-000000002.safetensors"]
+
+
+def test_only_what_a_power_cut_must_not_lose_waits_for_the_disk(folder, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    folder.note(_shard(0, 2))
+    assert synced == []
+    folder.save(_shard(0, 2))
+    assert len(synced) == 2  # the file and its folder
 
 
 def test_a_folder_that_is_not_there_holds_nothing(folder):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from nnguide_core import features
+from nnguide_core import feature_shards, features
 from nnguide_core.datasets import scan_folder, scan_zip
 from nnguide_core.errors import CancelledError, ModelError
 from nnguide_core.features import extract
@@ -196,12 +196,12 @@ def test_shards_of_another_batch_size_are_not_mixed_in(dataset, classifier, whol
 KILLED = """
 import sys, time
 from pathlib import Path
-from nnguide_core import features
+from nnguide_core import feature_shards, features
 from nnguide_core.datasets import scan_folder
 from nnguide_core.models import ModelSpec, load_model
 from nnguide_core.records import Role
 
-features._SHARD_SECONDS = 0.0
+features._SHARD_SECONDS = float(sys.argv[3])
 dataset = scan_folder(Path(sys.argv[1]), "photos", Role.ID)
 classifier = load_model(ModelSpec("demo", "DemoResNet"), "cpu")
 slow = lambda step: time.sleep(60 if step.done >= 12 else 0)
@@ -209,8 +209,11 @@ features.extract(dataset, classifier, batch_size=4, workers=1, shards=Path(sys.a
 """
 
 
-def test_a_killed_extraction_is_resumed_with_the_same_bits(photos, dataset, classifier, whole, tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", KILLED, photos, tmp_path], cwd=ROOT)
+@pytest.mark.parametrize("seconds", ["0", "999"])
+def test_a_killed_extraction_is_resumed_with_the_same_bits(
+    photos, dataset, classifier, whole, tmp_path, seconds
+):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, photos, tmp_path, seconds], cwd=ROOT)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("*.safetensors"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -363,20 +366,26 @@ def test_a_defect_of_the_network_is_not_taken_for_a_lack_of_memory(dataset, clas
         extract(dataset, _spoilt(classifier, spoil), workers=1)
 
 
-def test_a_full_disk_stops_with_an_error_and_keeps_what_was_saved(dataset, classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "_SHARD_SECONDS", 0.0)
-    real, saved = features.ShardFolder.save, []
+def test_a_full_disk_stops_with_an_error_and_keeps_every_batch_that_was_told_of(
+    dataset, classifier, whole, tmp_path, monkeypatch
+):
+    real, written = feature_shards.save_tensors, []
 
-    def save(self, shard):
-        if len(saved) == 2:
+    def save_tensors(path, *arguments, **options):
+        if len(written) == 2:
             raise OSError(28, "No space left on device")
-        saved.append(shard.start)
-        real(self, shard)
+        written.append(path)
+        real(path, *arguments, **options)
 
-    monkeypatch.setattr(features.ShardFolder, "save", save)
+    told = []
+    monkeypatch.setattr(feature_shards, "save_tensors", save_tensors)
     with pytest.raises(OSError, match="No space left"):
-        extract(dataset, classifier, batch_size=BATCH, workers=1, shards=tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+        extract(dataset, classifier, batch_size=BATCH, workers=1, shards=tmp_path, progress=told.append)
+    assert [step.done for step in told] == [BATCH, 2 * BATCH]
+    monkeypatch.undo()
+    found = extract(dataset, classifier, batch_size=BATCH, workers=1, shards=tmp_path, progress=told.append)
+    assert told[2].resumed == 2 * BATCH
+    assert _same(found, whole)
 
 
 @pytest.mark.parametrize("given", [{"batch_size": 0}, {"workers": 0}])
