@@ -18,6 +18,7 @@ from nnguide_core.settings import data_roots, session_upload_limit
 from nnguide_core.store import StoredDataset
 from views import job_panel, resources, state
 from views.text import literal, markdown_text
+from views.upload_memory import free
 
 __all__ = ["ROLES", "add", "add_datasets", "chosen", "edit"]
 
@@ -138,8 +139,9 @@ def _upload(*, folder: bool) -> None:
             resources.uploads(state.session_id()).claim(file.size for file in files)
         except NNGuideError as error:
             state.keep("job_error", str(error))
-            st.rerun()
-        _take(files)
+        else:
+            _take(files)
+        free(files)
         st.rerun()
 
 
@@ -159,7 +161,7 @@ def _take(files: Sequence[UploadedFile]) -> None:
 
 
 def _start(name: str, files: Sequence[str], work: partial[Chosen]) -> None:
-    about = {"kind": "upload"}
+    about = {"kind": "upload", "session": state.session_id()}
     key = fingerprint("upload", state.session_id(), *files)
     job_panel.watch(resources.jobs().start(key, f"Reading the upload {name}", work, about=about))
 

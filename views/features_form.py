@@ -17,6 +17,7 @@ from views import job_panel, resources, state
 from views.draft import ROLES
 from views.model_choice import bank_options, class_names
 from views.text import literal
+from views.upload_memory import free
 
 __all__ = ["own_features"]
 
@@ -61,6 +62,7 @@ def _add_by_upload() -> None:
         uploads.claim(file.size for file in given)
         for file in given:
             _add(uploads.add_file(file.getvalue(), file.name), Path(file.name).stem)
+        free(given)
         state.keep("features_taken", again + 1)
         st.rerun()
 

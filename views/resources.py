@@ -1,11 +1,14 @@
 """What all sessions share, read and never changed: workspace, jobs, evaluations, maps, thumbnails.
 
-The only user of st.cache_*. Everything is keyed by fingerprints, because Streamlit samples large arrays when
-it hashes them.
+The only user of st.cache_*, which keeps what can be computed again. Everything is keyed by fingerprints,
+because Streamlit samples large arrays when it hashes them.
 """
 
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -22,15 +25,17 @@ from nnguide_core.logs import log_to_file
 from nnguide_core.maps import ImageMap, elsewhere, find_map
 from nnguide_core.questions import ask_demo, open_question
 from nnguide_core.records import Dataset, ImageRef, Run, Threshold, ThresholdKind
-from nnguide_core.settings import DEFAULT_K
+from nnguide_core.settings import DEFAULT_K, workspace_home
 from nnguide_core.store import Workspace
 from nnguide_core.sweep import KSweep, over_k
 from nnguide_core.thumbnails import ThumbnailMaker
 from nnguide_core.uploads import SessionUploads, release_stale
 from views.components.scores import BinnedScores
+from views.farewell import Farewells, this_tab
 from views.map_table import MapTable
 from views.map_table import map_table as make_map_table
 from views.score_tables import binned_scores
+from views.upload_memory import cap_uploads
 
 __all__ = [
     "bank_images",
@@ -54,26 +59,32 @@ __all__ = [
 
 THUMBNAIL_SIDE = 96  # pixels
 LARGE_SIDE = 384
+_OPENING = threading.Lock()  # held while the workspace is opened for the first time
 
 
-@st.cache_resource(show_spinner=False)
 def workspace() -> Workspace:
     """Return the workspace that all sessions of this server share."""
-    opened = Workspace()
-    log_to_file(opened.root)
-    release_stale(opened)
-    return opened
+    return _of_server(workspace_home()).workspace
 
 
-@st.cache_resource(show_spinner=False)
 def jobs() -> Jobs:
     """Return the background jobs of this server."""
-    return Jobs(workspace())
+    return _of_server(workspace_home()).jobs
 
 
 def uploads(session: str) -> SessionUploads:
-    """Return the uploads of one session; they are freed some time after its browser has gone."""
-    return _uploads(session)
+    """Return the uploads of one session; they are freed once its browser is gone for good."""
+    server, found = _of_server(workspace_home()), SessionUploads(workspace(), session)
+
+    def goodbye() -> bool:
+        if any(job.about.get("session") == session and not job.is_over for job in server.jobs.all()):
+            return False  # it still reads what was uploaded
+        found.release()
+        return True
+
+    if (tab := this_tab()) is not None:
+        server.farewells.expect(session, tab, goodbye)
+    return found
 
 
 @st.cache_resource(show_spinner="Opening the demo")
@@ -200,11 +211,24 @@ def _thumbnail_maker() -> ThumbnailMaker:
     return ThumbnailMaker(workspace(), THUMBNAIL_SIDE)
 
 
-def _release(uploaded: SessionUploads) -> None:
-    """Free a session's uploads outside the server's event loop, which calls this."""
-    threading.Thread(target=uploaded.release, name="release uploads", daemon=True).start()
+@dataclass(frozen=True)
+class _OfServer:
+    """What no session may take away from the others: any of them can ask Streamlit to clear its caches."""
+
+    workspace: Workspace
+    jobs: Jobs
+    farewells: Farewells
 
 
-@st.cache_resource(show_spinner=False, scope="session", on_release=_release)
-def _uploads(session: str) -> SessionUploads:
-    return SessionUploads(workspace(), session)
+def _of_server(home: Path) -> _OfServer:
+    with _OPENING:
+        return _opened(home)
+
+
+@cache
+def _opened(home: Path) -> _OfServer:
+    workspace = Workspace(home)
+    log_to_file(workspace.root)
+    release_stale(workspace)
+    cap_uploads()
+    return _OfServer(workspace, Jobs(workspace), Farewells())

@@ -1,0 +1,89 @@
+"""What is done once a browser session is over: a lost connection can come back, a closed tab does not."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+from streamlit import runtime
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+__all__ = ["Farewells", "this_tab"]
+
+_PAUSE = 5.0  # seconds between two looks at who is still here
+_GRACE = 5.0  # seconds more than Streamlit keeps a session whose connection was lost
+
+Goodbye = Callable[[], bool]
+
+
+@dataclass
+class _Guest:
+    """A session that is being watched."""
+
+    tab: str
+    goodbye: Goodbye
+    seen: float  # when it was last connected, by the monotonic clock
+
+
+class Farewells:
+    """Says goodbye to each watched session once it has been gone for longer than it can come back.
+
+    Args:
+        patience: seconds that a session may be gone.
+        is_here: whether a session has a connection now.
+        pause: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        patience: float | None = None,
+        is_here: Callable[[str], bool] | None = None,
+        pause: float = _PAUSE,
+    ) -> None:
+        self._patience = _longest_absence() if patience is None else patience
+        self._is_here = is_here or _is_connected
+        self._pause = pause
+        self._guests: dict[str, _Guest] = {}
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def expect(self, name: str, tab: str, goodbye: Goodbye) -> None:
+        """Call goodbye, once for each name, when its tab is gone; and again later while it returns False."""
+        with self._guard:
+            if name in self._guests:
+                return
+            self._guests[name] = _Guest(tab, goodbye, time.monotonic())
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="farewells", daemon=True)
+                self._thread.start()
+
+    def look(self, now: float) -> None:
+        """See who is here, and say goodbye to those who have been gone for too long."""
+        with self._guard:
+            guests = dict(self._guests)
+        for name, guest in guests.items():
+            if self._is_here(guest.tab):
+                guest.seen = now
+            elif now - guest.seen > self._patience and guest.goodbye():
+                with self._guard:
+                    del self._guests[name]
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(self._pause)
+            self.look(time.monotonic())
+
+
+def this_tab() -> str | None:
+    """Return Streamlit's id of this session, None where no server runs it."""
+    context = get_script_run_ctx()
+    return context.session_id if context is not None and runtime.exists() else None
+
+
+def _is_connected(tab: str) -> bool:
+    return runtime.exists() and runtime.get_instance().is_active_session(tab)
+
+
+def _longest_absence() -> float:
+    return float(st.get_option("server.disconnectedSessionTTL")) + _GRACE
