@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -285,6 +286,7 @@ def _plain(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -4,6 +4,7 @@ Source: Park et al., Nearest Neighbor Guidance for OOD Detection, ICCV 2023, arX
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -67,9 +68,9 @@ class Neighbors:
         scaled = self.similarities / largest
         return (scaled / scaled.abs().sum(dim=1, keepdim=True)).nan_to_num(0.0)
 
-    @property
+    @cached_property
     def finite(self) -> Tensor:
-        """Whether each query's score is a number, (Q,) bool."""
+        """Whether each query's score is a number, (Q,) bool; kept, since every page asks for it."""
         return self.score.isfinite()
 
     @property

@@ -1,5 +1,6 @@
 """What every figure is made of: the theme's layout, thinned lines, the k axis."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ Counts = NDArray[np.integer[Any]]
 
 def finish(figure: go.Figure, theme: Theme) -> go.Figure:
     """Return the figure in the colours of a theme."""
-    figure.update_layout(template=plotly_template(theme))
+    figure.update_layout(template=_template(theme))
     return figure
 
 
@@ -64,3 +65,9 @@ def k_axis(figure: go.Figure) -> None:
         tickvals=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
         ticks="outside",
     )
+
+
+@cache
+def _template(theme: Theme) -> go.layout.Template:
+    """Return the theme's layout, checked by Plotly once: that takes longer than drawing a figure."""
+    return go.layout.Template(plotly_template(theme))
