@@ -7,7 +7,7 @@ import pytest
 from hardening.client import Session
 from hardening.server import serve
 
-ENDED = 2  # seconds after which a lost session is given up here, so that tests need not wait long
+ENDED = 6  # seconds after which a lost session is given up here, so that tests need not wait long
 
 
 @pytest.fixture(scope="session")

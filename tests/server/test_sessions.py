@@ -45,10 +45,14 @@ def test_uploads_outlive_a_lost_connection_and_are_freed_when_the_session_is_ove
         session = await opened()
         await upload(session, "photo.png", picture(0))
         assert len(uploaded(server)) == 1
+        before = session.id
         await session.close()
-        await session.connect(resume=session.id)
-        await asyncio.sleep(8)
+        await asyncio.sleep(1.5)
+        await session.open(resume=before)
+        await asyncio.sleep(15)
+        assert session.id == before
         assert len(uploaded(server)) == 1
+        assert "images: 1" in session.texts()
         await session.close()
         assert await until(lambda: not uploaded(server))
 
@@ -61,7 +65,7 @@ def test_a_session_that_clears_the_caches_takes_nothing_from_another(server, run
         await upload(session, "photo.png", picture(1))
         await other.send(BackMsg(clear_cache=True))
         await other.rerun()
-        await asyncio.sleep(8)
+        await asyncio.sleep(12)
         assert len(uploaded(server)) == 1
         await session.rerun()
         assert "images: 1" in session.texts()
