@@ -3,7 +3,7 @@
 A plan goes through JSON, so that a job that a restart interrupted can be started again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from nnguide_core.settings import DEFAULT_K, BankSettings
 from nnguide_core.store import Workspace
 
 __all__ = ["Chosen", "Plan", "answer", "compute", "guessed_role", "prepared", "scan", "unique_name"]
+
+OnAnswer = Callable[[Evaluation], None]  # is handed what was computed
 
 _BANK_WORDS = ("bank", "train")
 _ID_WORDS = ("test", "val", "valid", "validation", "id", "in")
@@ -132,8 +134,16 @@ def prepared(workspace: Workspace, plan: Plan) -> tuple[Dataset, ...]:
     return tuple(sorted(datasets, key=lambda each: order.index(each.role)))
 
 
-def compute(workspace: Workspace, plan: Plan, context: JobContext) -> str:
+def compute(
+    workspace: Workspace, plan: Plan, context: JobContext, on_answer: OnAnswer = lambda _: None
+) -> str:
     """Answer the plan's question, keep the run, and return the question's fingerprint.
+
+    Args:
+        workspace: holds the plan's datasets.
+        plan: what to compute.
+        context: of the job that does it.
+        on_answer: handed the evaluation, so that whoever shows it need not compute it again.
 
     Raises:
         NNGuideError: a dataset, the model or a setting is unusable, in a sentence.
@@ -154,10 +164,12 @@ def compute(workspace: Workspace, plan: Plan, context: JobContext) -> str:
         progress=context.progress,
         cancelled=context.cancelled,
     )
-    return answer(workspace, question, context)
+    return answer(workspace, question, context, on_answer)
 
 
-def answer(workspace: Workspace, question: Question, context: JobContext) -> str:
+def answer(
+    workspace: Workspace, question: Question, context: JobContext, on_answer: OnAnswer = lambda _: None
+) -> str:
     """Judge the queries once, so that what cannot work is said now; keep the run, return its question.
 
     Raises:
@@ -173,6 +185,7 @@ def answer(workspace: Workspace, question: Question, context: JobContext) -> str
     except ValueError as error:
         raise DatasetError(str(error)) from error
     run = answered.run(min(DEFAULT_K, answered.k_max))
+    on_answer(answered)
     workspace.save_run(run)
     return run.question
 

@@ -5,15 +5,17 @@ import streamlit as st
 from views import new_run, overview
 from views.features_form import own_features
 from views.frame import cautions
+from views.job_panel import job_panel
 
 st.title("Is this image from what the classifier was trained on?")
 view = new_run.open_run()
 way = new_run.choose_way()
-new_run.take_results()
+new_run.take_results(way)
 if way == "Own images":
     new_run.own_images()
 elif way == "Own features":
     own_features()
+    job_panel(("features",))
 elif way == "Earlier runs":
     new_run.earlier_runs()
 elif view is not None:

@@ -116,4 +116,4 @@ def _compute(
 ) -> str:
     question = own_question(files, settings, names, progress=context.progress, cancelled=context.cancelled)
     keep(resources.workspace(), question)
-    return answer(resources.workspace(), question, context)
+    return answer(resources.workspace(), question, context, resources.hand_over)

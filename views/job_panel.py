@@ -1,6 +1,7 @@
 """Background jobs on a page: progress, pace, time left, Cancel; found again after a refresh or a restart."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ from views import resources, state
 from views.text import literal, markdown_text
 
 __all__ = [
+    "ADDING",
+    "COMPUTING",
+    "KINDS",
     "check_key",
     "duration",
     "job_panel",
+    "say",
     "start_check",
     "start_compute",
     "start_scan",
@@ -27,11 +32,26 @@ __all__ = [
     "watch",
 ]
 
+ADDING = ("scan", "upload")  # kinds of jobs that add a dataset
+COMPUTING = ("check", "compute")  # that look at a plan
+KINDS = (*ADDING, *COMPUTING, "features", "map")
 _SECONDS = 0.5  # between two looks at the running jobs
 _WATCHED = "watched_jobs"  # keys of the jobs that this session started
 _SEEN = "seen_jobs"  # of others that ran while it looked: another session's, or its own before a refresh
 
+_SAID = "said_of_jobs"
+
 OnDone = Callable[[Job[Any]], None]
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A sentence about a job, kept until it is dismissed: a run that follows at once would wipe it out."""
+
+    kind: str  # of the job
+    text: str
+    is_error: bool
+    was_shown: bool = False
 
 
 def start_scan(path: Path, name: str, role: Role) -> None:
@@ -63,10 +83,16 @@ def start_compute(plan: Plan) -> None:
 
 
 def watch(job: Job[Any]) -> None:
-    """Remember that this session waits for a job's result."""
+    """Remember that this session waits for a job's result; what was said of earlier ones is old then."""
+    state.keep(_SAID, tuple(each for each in state.kept(_SAID, ()) if not each.was_shown))
     waiting = state.kept(_WATCHED, ())
     if job.key not in waiting:
         state.keep(_WATCHED, (*waiting, job.key))
+
+
+def say(kind: str, text: str, *, is_error: bool = False) -> None:
+    """Show a sentence in the panel of a kind of jobs, until it is dismissed or another job is started."""
+    state.keep(_SAID, (*state.kept(_SAID, ()), _Said(kind, text, is_error)))
 
 
 def take_finished(on_done: Mapping[str, OnDone]) -> None:
@@ -75,27 +101,44 @@ def take_finished(on_done: Mapping[str, OnDone]) -> None:
         if job.state is JobState.DONE and job.about["kind"] in on_done:
             on_done[job.about["kind"]](job)
         elif job.state is JobState.FAILED:
-            state.keep("job_error", job.error)
+            say(job.about["kind"], job.error, is_error=True)
         elif job.state is JobState.CANCELLED:
-            state.keep("job_note", f"{job.title}: stopped. What was finished is kept for the next time.")
+            say(job.about["kind"], f"{job.title}: stopped. What was finished is kept for the next time.")
     for job in _over(_SEEN):
         if job.state is JobState.DONE and job.about["kind"] in on_done:
             state.keep("job_offers", (*state.kept("job_offers", ()), job.key))
     _offer(on_done)
-    if said := state.kept("job_error"):
-        st.error(markdown_text(said), icon=":material/error:")
-        state.forget("job_error")
-    if said := state.kept("job_note"):
-        st.info(markdown_text(said))
-        state.forget("job_note")
 
 
-def job_panel() -> None:
-    """Show every job that runs on this server, and those that a restart interrupted."""
-    running = [job for job in resources.jobs().all() if not job.is_over]
+def job_panel(kinds: Collection[str]) -> None:
+    """Show what became of the jobs of these kinds, those that run, and those that a restart interrupted."""
+    _messages(kinds)
+    running = [job for job in resources.jobs().all() if not job.is_over and job.about["kind"] in kinds]
     st.fragment(_running, run_every=_SECONDS if running else None)(tuple(job.key for job in running))
     for record in resources.jobs().interrupted():
-        _interrupted(record)
+        if record.about.get("kind") in kinds:
+            _interrupted(record)
+
+
+def _messages(kinds: Collection[str]) -> None:
+    """Show what was said of jobs of these kinds, each sentence with a button to dismiss it."""
+    said: tuple[_Said, ...] = state.kept(_SAID, ())
+    state.keep(_SAID, tuple(replace(each, was_shown=each.was_shown or each.kind in kinds) for each in said))
+    for place, each in enumerate(said):
+        if each.kind in kinds:
+            _message(place, each)
+
+
+def _message(place: int, said: _Said) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if said.is_error:
+            st.error(markdown_text(said.text), icon=":material/error:")
+        else:
+            st.info(markdown_text(said.text))
+        if st.button("Dismiss", key=f"dismiss.said.{place}"):
+            every = state.kept(_SAID)
+            state.keep(_SAID, (*every[:place], *every[place + 1 :]))
+            st.rerun()
 
 
 def _over(name: str) -> list[Job[Any]]:
@@ -208,4 +251,4 @@ def _check(plan: Plan, context: JobContext) -> Check:
 
 
 def _compute(plan: Plan, context: JobContext) -> str:
-    return compute(resources.workspace(), plan, context)
+    return compute(resources.workspace(), plan, context, resources.hand_over)

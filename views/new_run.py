@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import streamlit as st
 
+from nnguide_core.checks import Check
 from nnguide_core.errors import NNGuideError
 from nnguide_core.jobs import Job
 from nnguide_core.plans import Plan
@@ -20,6 +21,10 @@ __all__ = ["WAYS", "choose_way", "earlier_runs", "open_run", "own_images", "take
 Part = TypeVar("Part")
 
 WAYS = ("Open run", "Own images", "Own features", "Earlier runs")
+_BELOW = {  # kinds of jobs that are shown where they were started
+    "Own images": (*job_panel.ADDING, *job_panel.COMPUTING),
+    "Own features": ("features",),
+}
 _DONE = {"scan": draft.add, "upload": draft.add}
 
 
@@ -45,37 +50,45 @@ def choose_way() -> str:
     return str(way)
 
 
-def take_results() -> None:
-    """Show the running jobs, and take over what those of this session have finished."""
+def take_results(way: str) -> None:
+    """Take over what the jobs of this session have finished; show those that have no place further down."""
     job_panel.take_finished(
         {**_DONE, "compute": _open_result, "features": _open_result, "check": lambda _: None}
     )
-    job_panel.job_panel()
+    below = _BELOW.get(way, ())
+    job_panel.job_panel([kind for kind in job_panel.KINDS if kind not in below])
 
 
 def own_images() -> None:
     """Build a run from images: datasets, model, bank, check, compute."""
     st.subheader("1. Images")
     _in_words(draft.add_datasets)
+    job_panel.job_panel(job_panel.ADDING)
     draft.edit()
     st.subheader("2. Model")
     spec = _in_words(choose_model)
     with st.expander("3. Bank and scoring"):
         settings, share = bank_options()
-    if spec is None or not draft.chosen():
-        return
-    plan = Plan(spec, draft.chosen(), settings, share)
+    checked = None
+    if spec is not None and draft.chosen():
+        checked = _check_and_compute(Plan(spec, draft.chosen(), settings, share))
+    job_panel.job_panel(job_panel.COMPUTING)
+    if checked is not None and checked.result is not None:
+        show_check(checked.result)
+
+
+def _check_and_compute(plan: Plan) -> Job[Check] | None:
+    """Offer both; return the check of this plan, if there was one."""
     checked = resources.jobs().get(job_panel.check_key(plan))
+    is_checked = checked is not None and checked.state is JobState.DONE
     with st.container(horizontal=True):
-        is_checked = checked is not None and checked.state is JobState.DONE
         if st.button("Check", type="secondary" if is_checked else "primary"):
             job_panel.start_check(plan)
             st.rerun()
         if st.button("Compute", type="primary" if is_checked else "secondary"):
             job_panel.start_compute(plan)
             st.rerun()
-    if checked is not None and checked.result is not None:
-        show_check(checked.result)
+    return checked
 
 
 def earlier_runs() -> None:
