@@ -10,6 +10,7 @@ from nnguide_core.errors import ModelError
 from nnguide_core.models import ModelSpec, Precision, available, weights_of
 from nnguide_core.settings import REACT_PERCENTILE, BankSettings
 from views import resources, state
+from views.text import literal
 
 __all__ = ["bank_options", "choose_model", "class_names"]
 
@@ -43,23 +44,36 @@ def choose_model() -> ModelSpec | None:
 
 def bank_options(*, with_split: bool = True) -> tuple[BankSettings, float]:
     """Return how the bank is drawn and scored, and the share of an ID dataset that is split into a bank."""
+    field = state.field
     first, second, third = st.columns(3)
-    percent = first.number_input("share of the bank's images that is used, %", 0.1, 100.0, 100.0, step=5.0)
-    seed = first.number_input("seed of every draw", 0, 2**31, 0)
-    balanced = first.toggle("the same share of every class", disabled=percent == 100.0)
-    scoring = second.radio("scoring", list(_SCORING), format_func=_SCORING.__getitem__)
+    percent = first.number_input(
+        "share of the bank's images that is used, %", 0.1, 100.0, step=5.0, key=field("bank.percent", 100.0)
+    )
+    seed = first.number_input("seed of every draw", 0, 2**31, key=field("bank.seed", 0))
+    balanced = first.toggle(
+        "the same share of every class", disabled=percent == 100.0, key=field("bank.balanced", False)
+    )
+    scoring = second.radio(
+        "scoring", list(_SCORING), format_func=_SCORING.__getitem__, key=field("bank.scoring", "paper")
+    )
     second.caption(
         "The paper searches the bank rows of highest energy × cosine, so confident training images guide "
         "more; with cosine every bank image counts the same."
     )
-    react = third.toggle("ReAct: clip large features")
+    react = third.toggle("ReAct: clip large features", key=field("bank.react", False))
     percentile = third.number_input(
-        "at this percentile of the bank's features", 1.0, 100.0, REACT_PERCENTILE, disabled=not react
+        "at this percentile of the bank's features",
+        1.0,
+        100.0,
+        disabled=not react,
+        key=field("bank.percentile", REACT_PERCENTILE),
     )
-    offset = third.number_input("energy offset", value=0.0, step=1.0)
+    offset = third.number_input("energy offset", step=1.0, key=field("bank.offset", 0.0))
     share = 50
     if with_split:
-        share = first.number_input("without a separate bank: share of the ID images for it, %", 5, 95, 50)
+        share = first.number_input(
+            "without a separate bank: share of the ID images for it, %", 5, 95, key=field("bank.share", 50)
+        )
     settings = BankSettings(
         float(percent) / 100,
         int(seed),
@@ -74,7 +88,8 @@ def bank_options(*, with_split: bool = True) -> tuple[BankSettings, float]:
 def class_names(key: str) -> tuple[str, ...] | None:
     """Return the class names that the user typed, None where none were."""
     text = st.text_area(
-        "class names, one per line, in the order of the model's outputs; empty for its own", key=key
+        "class names, one per line, in the order of the model's outputs; empty for its own",
+        key=state.field(key, ""),
     )
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     return names or None
@@ -83,9 +98,10 @@ def class_names(key: str) -> tuple[str, ...] | None:
 def _torchvision() -> ModelSpec:
     names = available()
     left, right = st.columns(2)
-    name = left.selectbox("architecture", names, index=names.index("resnet50"), key="torchvision.name")
+    name = left.selectbox("architecture", names, key=state.field("torchvision.name", "resnet50"))
     weights = (*reversed(weights_of(name)), _RANDOM)
-    chosen = right.selectbox("weights", weights, key=f"torchvision.weights.{name}")
+    field = state.field(f"torchvision.weights.{name}", weights[0])
+    chosen = right.selectbox("weights", weights, key=field)
     st.caption("Weights that are not on this machine yet are downloaded from download.pytorch.org.")
     names_given, layer, precision, size = _details(with_size=chosen == _RANDOM)
     return ModelSpec(
@@ -101,8 +117,10 @@ def _torchvision() -> ModelSpec:
 
 def _timm() -> ModelSpec | None:
     left, right = st.columns(2)
-    name = left.text_input("timm's name of the model", key="timm.name", placeholder="resnet18.a1_in1k")
-    pretrained = right.toggle("with its weights", value=True, key="timm.pretrained")
+    name = left.text_input(
+        "timm's name of the model", key=state.field("timm.name", ""), placeholder="resnet18.a1_in1k"
+    )
+    pretrained = right.toggle("with its weights", key=state.field("timm.pretrained", True))
     names_given, layer, precision, _ = _details(with_size=False)
     if not name.strip():
         return None
@@ -118,10 +136,13 @@ def _timm() -> ModelSpec | None:
 
 def _own() -> ModelSpec | None:
     left, right = st.columns(2)
-    typed = left.text_input("path of the checkpoint (safetensors, or weights saved by torch.save)")
+    typed = left.text_input(
+        "path of the checkpoint (safetensors, or weights saved by torch.save)",
+        key=state.field("checkpoint.path", ""),
+    )
     given = right.file_uploader("or upload it", key="checkpoint.upload")
     architecture = st.text_input(
-        "architecture (a torchvision or timm name)", value="resnet50", key="checkpoint.architecture"
+        "architecture (a torchvision or timm name)", key=state.field("checkpoint.architecture", "resnet50")
     )
     names_given, layer, precision, size = _details(with_size=True)
     if given is not None:
@@ -133,6 +154,9 @@ def _own() -> ModelSpec | None:
         path = state.kept("checkpoint")[1]
     elif typed.strip():
         path = allowed_path(typed)
+    elif held := state.kept("checkpoint"):
+        path = held[1]
+        st.text(literal(f"{path.name}, uploaded before, is used until there is a path or another upload."))
     else:
         return None
     if not architecture.strip():
@@ -155,12 +179,17 @@ def _details(*, with_size: bool) -> tuple[tuple[str, ...] | None, str | None, Pr
         left, middle, right = st.columns(3)
         layer = left.text_input(
             "layer whose input is the features; empty to find it",
-            key="model.layer",
+            key=state.field("model.layer", ""),
         )
         precision = middle.selectbox(
-            "precision", list(_PRECISIONS), format_func=_PRECISIONS.__getitem__, key="model.precision"
+            "precision",
+            list(_PRECISIONS),
+            format_func=_PRECISIONS.__getitem__,
+            key=state.field("model.precision", "float32"),
         )
         side = 0
         if with_size:
-            side = right.number_input("image side in pixels, 0 for the architecture's", 0, 4096, 0)
+            side = right.number_input(
+                "image side in pixels, 0 for the architecture's", 0, 4096, key=state.field("model.side", 0)
+            )
     return names, layer.strip() or None, precision, int(side) or None

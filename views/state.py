@@ -4,6 +4,7 @@ The address carries the run, k, the threshold rule and the image, so that a link
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +17,8 @@ from nnguide_core.settings import DEFAULT_K
 __all__ = [
     "Selection",
     "clear_selection",
+    "field",
+    "fill",
     "forget",
     "has_started",
     "image",
@@ -38,6 +41,7 @@ __all__ = [
 ]
 
 _PREFIX = "nnguide."
+_FIELD = "field."
 _ADDRESS_DIGITS = 16  # of the question's fingerprint
 
 
@@ -51,6 +55,7 @@ class Selection:
 
 def start() -> None:
     """Take what the address says into a fresh session; later the session leads and the address follows."""
+    _keep_fields()  # the page that has just been left takes its widgets with it
     if _get("started"):
         return
     _set("started", True)
@@ -157,8 +162,32 @@ def forget(name: str) -> None:
     st.session_state.pop(f"{_PREFIX}page.{name}", None)
 
 
+def field(name: str, default: Any = None, among: Sequence[Any] | None = None) -> str:
+    """Return the key of a widget that keeps its value when its page is left; give it no other default.
+
+    Args:
+        name: of the field, the same on every page that shows it.
+        default: what it holds at first.
+        among: what it may hold; anything else, kept from before, becomes the default.
+    """
+    key = _FIELD + name
+    value = st.session_state[key] if key in st.session_state else kept(key, default)
+    if among is not None and value not in among:
+        value = default
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value
+    return key
+
+
+def fill(name: str, value: Any) -> None:
+    """Set a field before its widget is shown."""
+    st.session_state[_FIELD + name] = value
+    keep(_FIELD + name, value)
+
+
 def write_address() -> None:
     """Make the address open this view: called once at the end of a run of the app."""
+    _keep_fields()
     rule = threshold()
     wanted = {
         "run": question()[:_ADDRESS_DIGITS],
@@ -169,6 +198,13 @@ def write_address() -> None:
     wanted = {name: value for name, value in wanted.items() if value}
     if dict(st.query_params) != wanted:
         st.query_params.from_dict(wanted)
+
+
+def _keep_fields() -> None:
+    """Copy the fields' values, since Streamlit drops those of widgets that a page no longer shows."""
+    for key, value in dict(st.session_state).items():
+        if isinstance(key, str) and key.startswith(_FIELD):
+            keep(key, value)
 
 
 def _get(name: str, default: Any = None) -> Any:

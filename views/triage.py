@@ -52,14 +52,15 @@ def choose_queue(view: View) -> Found:
     situation = Situation(view.evaluation, view.k, view.threshold)
     queues = _queues(view, situation)
     counts = {name: sum(map(len, rows.values())) for name, rows in queues.items()}
-    name = st.pills(
+    first = next(iter(queues))
+    chosen = st.pills(
         "queue",
         list(queues),
-        default=state.kept("queue", next(iter(queues))),
         format_func=lambda each: f"{each} ({counts[each]:,})",
         required=True,
+        key=state.field("queue", first),
     )
-    state.keep("queue", name)
+    name = chosen or first
     st.caption(_definition(name))
     return Found(name, tuple(_filtered(view, situation, queues[name])))
 
@@ -79,7 +80,10 @@ def choose_image(view: View, found: Found) -> Query | None:
 
     if shown:
         gallery(tiles(shown), choose, key=f"queue.{found.name}", label=f"queue: {found.name}", height=330)
-    return find_query(view, state.image()) if state.image() else None
+    query = find_query(view, state.image()) if state.image() else None
+    if shown and query is None:
+        st.info("Choose an image to see why it got its score, and to say what it really is.")
+    return query
 
 
 def give_verdict(view: View, found: Found, query: Query) -> None:
@@ -167,25 +171,20 @@ def _filtered(view: View, situation: Situation, places: Places) -> list[tuple[Ju
         label=label,
         predicted=None if predicted is None else names.index(predicted),
     )
-    orders = list(ORDERS)
-    before = orders.index(state.kept("order", orders[0]))
-    order = columns[3].selectbox("order", orders, index=before)
-    state.keep("order", order)
+    order = columns[3].selectbox("order", list(ORDERS), key=state.field("order", next(iter(ORDERS))))
     return ordered(situation, kept, order)
 
 
 def _choice(place: DeltaGenerator, name: str, options: Sequence[str]) -> str | None:
     """Let the user choose one option or all of them (None); the choice outlives the page."""
-    every = [None, *options]
-    before = state.kept(name)
-    chosen: str | None = place.selectbox(
+    every = ["", *options]
+    chosen: str = place.selectbox(
         name,
         every,
-        index=every.index(before) if before in every else 0,
-        format_func=lambda each: _EVERY if each is None else literal(each),
+        format_func=lambda each: literal(each) or _EVERY,
+        key=state.field(f"filter.{name}", "", every),
     )
-    state.keep(name, chosen)
-    return chosen
+    return chosen or None
 
 
 def _say(view: View, image: str, decision: str, note: str) -> None:
