@@ -12,6 +12,7 @@ from nnguide_core.map_reading import WITHIN
 from nnguide_core.maps import ImageMap, make_map
 from nnguide_core.records import JobState
 from views import resources, state
+from views.bank_card import served_by
 from views.components.gallery import gallery
 from views.components.map import ByClass, ByValue, Card, Links, MapEvent, MapReply, image_map, points_inside
 from views.current import View
@@ -28,6 +29,7 @@ Points = NDArray[np.intp]  # rows of a MapTable
 _BLINK = 1.0  # seconds within which a map is made without a word about it
 _SECONDS = 0.5  # between two looks at the job
 _MOST_TILES = 300
+_BANK_IMAGE = "bank_image"  # the id of the bank image that was clicked
 _DECISION, _SCORE, _CLASS, _PREDICTED = "truth × decision", "score", "class", "predicted class"
 _DATASET, _ENERGY, _GUIDANCE = "dataset", "energy", "guidance"
 _COLORS = (_DECISION, _SCORE, _CLASS, _PREDICTED, _DATASET, _ENERGY, _GUIDANCE)
@@ -95,7 +97,9 @@ def show_map(view: View, places: ImageMap, table: MapTable) -> None:
     event = image_map(table.points, reply, key="map", coloring=_coloring(view, table, color))
     st.caption(
         "The map locates, it never decides: scores and decisions come from the features themselves. "
-        "Click an image to see its true nearest bank images. "
+        "Click an image to see its true nearest bank images, or a bank image to see how many queries it "
+        "serves. With the keyboard: arrows, + and − move and zoom, Enter opens the image at the cross, Space "
+        "selects what is in view. "
         f"One is elsewhere if it is not among the {WITHIN * view.k:,} bank images nearest on the map."
     )
     if table.without_place:
@@ -105,9 +109,10 @@ def show_map(view: View, places: ImageMap, table: MapTable) -> None:
 
 
 def looked_at(view: View) -> None:
-    """Say which image is looked at, and link to where it is explained."""
+    """Say which image is looked at, and link to where it is explained; of a bank image, whom it serves."""
     query = find_query(view, state.image()) if state.image() else None
     if query is None:
+        served_by(view, state.kept(_BANK_IMAGE, ""))
         return
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         if (picture := resources.large_picture(query.judged.dataset, query.image)) is not None:
@@ -133,7 +138,7 @@ def selection(view: View, table: MapTable) -> None:
         of_bank = len(points) - len(queries)
         st.text(f"{len(points):,} images are selected: {len(queries):,} queries and {of_bank:,} of the bank.")
         if st.button("Open in Triage", disabled=not len(queries)):
-            state.keep("queue", "from the map")
+            state.fill("queue", "from the map")
             st.switch_page("pages/triage.py")
         if st.button("Clear the selection"):
             state.clear_selection()
@@ -186,12 +191,15 @@ def _take(table: MapTable, event: MapEvent) -> None:
     if event.cleared:
         state.clear_selection()
         state.open_image("")
+        state.forget(_BANK_IMAGE)
     if event.polygon is not None:
         inside = points_inside(event.polygon, table.points.positions).nonzero()[0]
         state.select(frozenset(table.ids[point] for point in inside), "the map")
     if event.clicked is not None:
         part, _ = table.at(event.clicked)
-        state.open_image(table.ids[event.clicked] if part.judged is not None else "")
+        image = table.ids[event.clicked]
+        state.open_image(image if part.judged is not None else "")
+        state.keep(_BANK_IMAGE, image if part.judged is None else "")
 
 
 def _coloring(view: View, table: MapTable, color: str) -> ByValue | ByClass | None:

@@ -2,6 +2,7 @@
 // as its outline, and the server answers with one bit per point.
 
 const HOVER_REACH = 10; // CSS pixels
+const AIM_REACH = 60; // of the cross in the middle
 const CARD_DELAY = 125; // ms
 const CARDS_KEPT = 300;
 const CORNERS = 160; // of an outline that is sent
@@ -147,7 +148,8 @@ class MapView {
     if (!this.palette) return;
     const hovered = this.hovered >= 0 ? this.placeOf(this.hovered) : null;
     const links = this.reply?.to ? this.reply : null;
-    drawOverlay(this.find(".overlay"), this.camera, { hovered, links, outline: this.outline }, this.palette);
+    const over = { hovered, links, outline: this.outline, isAiming: this.isAiming };
+    drawOverlay(this.find(".overlay"), this.camera, over, this.palette);
   }
 
   placeOf(point) {
@@ -155,11 +157,30 @@ class MapView {
   }
 
   /** The point under a place on the screen, or -1. */
-  pointAt(left, top) {
+  pointAt(left, top, pixels = HOVER_REACH) {
     if (!this.index) return -1;
-    const reach = HOVER_REACH / this.camera.scale;
+    const reach = pixels / this.camera.scale;
     const place = this.index.nearest(...this.camera.toMap(left, top), reach, (group) => this.hidden.has(group));
     return place < 0 ? -1 : this.index.order[place];
+  }
+
+  /** The point that the cross in the middle aims at, or -1. */
+  pointAtMiddle() {
+    return this.pointAt(this.camera.width / 2, this.camera.height / 2, AIM_REACH);
+  }
+
+  /** Show the cross for those who use keys, and what it aims at. */
+  aim() {
+    this.isAiming = true;
+    this.hovered = -1;
+    this.hover(this.pointAtMiddle());
+    this.drawOver();
+  }
+
+  stopAiming() {
+    this.isAiming = false;
+    this.hover(-1);
+    this.drawOver();
   }
 
   hover(point) {

@@ -21,11 +21,13 @@ function placeOn(view, event) {
 }
 
 function hoverAt(view, event) {
+  if (view.isAiming) view.stopAiming();
   view.hover(view.pointAt(...placeOn(view, event)));
 }
 
 function startDrag(view, event) {
   if (event.button !== 0) return;
+  view.isAiming = false;
   const at = placeOn(view, event);
   view.stage.setPointerCapture(event.pointerId);
   const mode = event.shiftKey ? "lasso" : view.find("input[name=mode]:checked").value;
@@ -83,16 +85,26 @@ const KEYS = {
   "-": (camera) => camera.zoom(1 / KEY_ZOOM),
 };
 
+/** Keys move the map under a cross in its middle: the image nearest to that is named, Enter opens it. */
 function connectKeys(view) {
   view.stage.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const act = { Escape: () => view.clear(), 0: () => showAll(view), Home: () => showAll(view) }[event.key];
+    const act = {
+      Escape: () => view.clear(),
+      0: () => showAll(view),
+      Home: () => showAll(view),
+      Enter: () => view.pointAtMiddle() >= 0 && view.tell("clicked", view.pointAtMiddle()),
+      " ": () => view.select(boxBetween([0, 0], [view.camera.width, view.camera.height])),
+    }[event.key];
     if (act) act();
     else if (KEYS[event.key]) view.move(KEYS[event.key]);
     else return;
+    if (event.key !== "Escape") view.aim();
     event.preventDefault();
     event.stopPropagation();
   });
+  view.stage.addEventListener("focus", () => view.stage.matches(":focus-visible") && view.aim());
+  view.stage.addEventListener("blur", () => view.stopAiming());
 }
 
 function showAll(view) {

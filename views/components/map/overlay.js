@@ -1,12 +1,22 @@
 // What lies over the points: the ring, the lines to true neighbours, the outline that is being drawn.
 
 const RING = 9; // CSS pixels
+const CROSS = 10;
 
-function drawOverlay(canvas, camera, { hovered, links, outline }, palette) {
+function drawOverlay(canvas, camera, { hovered, links, outline, isAiming }, palette) {
   const { context } = fitCanvas(canvas);
   if (links) drawLinks(context, camera, links, palette);
   if (hovered) drawRing(context, camera.toScreen(...hovered), RING, palette);
   if (outline?.length > 1) drawOutline(context, outline, palette);
+  if (isAiming) drawCross(context, camera.width / 2, camera.height / 2, palette);
+}
+
+function drawCross(context, left, top, palette) {
+  for (const [color, width] of [[palette.background, 5], [palette.accent, 2]]) {
+    context.fillStyle = color;
+    for (const [x, y] of [[-CROSS, 0], [CROSS, 0]]) context.fillRect(left + x - CROSS / 2, top + y - width / 2, CROSS, width);
+    for (const [x, y] of [[0, -CROSS], [0, CROSS]]) context.fillRect(left + x - width / 2, top + y - CROSS / 2, width, CROSS);
+  }
 }
 
 function drawRing(context, [left, top], radius, palette) {

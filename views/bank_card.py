@@ -1,0 +1,43 @@
+"""One image of the bank: what it is, its energy, and the queries that it serves as a neighbour."""
+
+from collections.abc import Iterator
+
+import streamlit as st
+
+from views import resources, state
+from views.current import View
+from views.frame import number
+from views.text import literal
+
+__all__ = ["served_by"]
+
+
+def served_by(view: View, image_id: str) -> None:
+    """Show a bank image and how many queries it serves, and offer to select them; nothing without one."""
+    bank = view.evaluation.bank
+    if image_id not in bank.ids:
+        return
+    row = bank.ids.index(image_id)
+    image = resources.bank_images(view.run.question)[image_id]
+    usage = resources.usage(view.run.question, view.k)
+    rank = int((usage > usage[row]).sum()) + 1
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        picture = resources.large_picture(view.evaluation.question.bank.dataset, image)
+        if picture is not None:
+            st.image(picture, width=96)
+        st.text(
+            literal(f"{image.path} of the bank{f', class {image.label}' if image.label else ''}")
+            + f"\nenergy {number(float(bank.energies[row]), 2)}"
+            + f"\nIt is among the {view.k} neighbours of {int(usage[row]):,} queries: "
+            + f"number {rank:,} of {bank.size:,} bank images by that count."
+        )
+        if st.button("Select these queries", disabled=not usage[row]):
+            state.select(frozenset(_served(view, row)), f"served by {image.path}")
+            st.rerun()
+
+
+def _served(view: View, row: int) -> Iterator[str]:
+    """Yield the ids of the queries that have a bank row among their neighbours."""
+    for judged in view.evaluation.queries:
+        hit = (judged.neighbors.indices[:, : view.k] == row).any(dim=1) & judged.neighbors.finite
+        yield from (judged.features.ids[at] for at in hit.nonzero().squeeze(1).tolist())
