@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from nnguide_core.checks import Check, ModelCard
-from nnguide_core.dataset_report import Copies
+from nnguide_core.dataset_report import Copies, DatasetReport
 from views.draft import ROLES
 from views.job_panel import duration
 from views.text import literal, markdown_text
@@ -85,7 +85,7 @@ def _lists(found: Check) -> None:
     _table("Images per class", classes)
     _table("Skipped files and why", skipped)
     _table("Leaks: in the bank and among the queries", _copies(report.leaks))
-    _table("Copies between datasets", _copies(report.copies_between))
+    _table("Copies between query datasets", _copies(_not_leaks(report)))
     _table("Copies inside a dataset", _copies(report.copies_within))
     _table("Near-duplicates of bank images", alike)
 
@@ -107,6 +107,12 @@ def _model(card: ModelCard) -> None:
     with st.expander(f"The model's {len(card.class_names):,} classes"):
         names = [literal(name) for name in card.class_names]
         st.dataframe(pd.DataFrame({"class": names}), width="stretch")
+
+
+def _not_leaks(report: DatasetReport) -> tuple[Copies, ...]:
+    """Return the copies between datasets that are not shown as leaks already."""
+    leaks = {each.id for each in report.leaks}
+    return tuple(each for each in report.copies_between if each.id not in leaks)
 
 
 def _copies(found: tuple[Copies, ...]) -> list[dict[str, str]]:

@@ -77,9 +77,9 @@ def number(value: float | None, digits: int = 3) -> str:
     """Return a number, or "not defined" for None.
 
     >>> number(None), number(-41.2)
-    ('not defined', '-41.200')
+    ('not defined', '−41.200')
     """
-    return "not defined" if value is None else f"{value:.{digits}f}"
+    return "not defined" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _drawn(run: Run) -> str:

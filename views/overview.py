@@ -71,7 +71,7 @@ def examples(view: View) -> None:
         return state.image() or None
 
     gallery(
-        shown, choose, key="examples", label="images judged wrongly or closest to the threshold", height=260
+        shown, choose, key="examples", label="images judged wrongly or closest to the threshold", height=330
     )
     query = find_query(view, state.image()) if state.image() else None
     if query is None:
