@@ -99,7 +99,7 @@ def _add(one: Chosen) -> None:
     found = chosen()
     same = (one.fingerprint, one.known_name, one.known_role)
     if any((each.fingerprint, each.known_name, each.known_role) == same for each in found):
-        state.keep("job_note", f"{one.name} is among the datasets already.")
+        job_panel.say("scan", f"{one.name} is among the datasets already.")
         return
     name = unique_name(one.name, [each.name for each in found])
     role = guessed_role(one.name, [each.role for each in found])
@@ -138,7 +138,7 @@ def _upload(*, folder: bool) -> None:
         try:
             resources.uploads(state.session_id()).claim(file.size for file in files)
         except NNGuideError as error:
-            state.keep("job_error", str(error))
+            job_panel.say("upload", str(error), is_error=True)
         else:
             _take(files)
         free(files)
