@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,9 +22,15 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from nnguide_core.errors import ArchiveError
+from nnguide_core.names import brief
+from nnguide_core.zip_directory import find_directory
+
 __all__ = [
+    "ZIP_DAMAGE",
     "ArrayHeader",
     "BadFileError",
+    "check_zip",
     "is_regular",
     "npz_headers",
     "read_npz",
@@ -33,6 +40,8 @@ __all__ = [
 
 _SAFETENSORS_HEADER_LIMIT = 16 * 2**20  # bytes; 100,000 tensors
 _NPY_HEADER_LIMIT = 10_000  # characters, NumPy's own default
+_MOST_MEMBERS = 1_000  # of an npz file
+_MEMBER_BYTES = 320  # of a zip's directory for each member, on average
 _MOST_DIMENSIONS = 32
 _MOST_ELEMENTS = 2**48
 _DTYPES = {
@@ -47,6 +56,21 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+# What the standard library raises for damaged zips.
+ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,  # encrypted members, and NotImplementedError for other ways to pack
+    ValueError,  # names that are not what they claim, among others
+    LookupError,
+    EOFError,
+    OSError,
+    OverflowError,
+    MemoryError,
+)
+# What NumPy raises for damaged headers: it parses them as Python.
+_NPY_DAMAGE = (ValueError, KeyError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError)
 
 
 class BadFileError(ValueError):
@@ -84,7 +108,9 @@ def safetensors_headers(path: Path) -> dict[str, ArrayHeader]:
         try:
             headers[name] = _safetensors_header(entry, start, size)
         except (ValueError, KeyError, TypeError) as error:
-            raise BadFileError(f"its entry for {name!r} does not describe a tensor: {error}") from error
+            raise BadFileError(
+                f"its entry for {brief(name)!r} does not describe a tensor: {brief(str(error), 200)}"
+            ) from error
     described = sum(header.size for header in headers.values())
     if described != size:
         raise BadFileError(f"it holds {size:,} bytes of data where its header says {described:,}")
@@ -110,19 +136,42 @@ def read_safetensors(path: Path, headers: Mapping[str, ArrayHeader]) -> dict[str
     return tensors
 
 
+def check_zip(path: Path, most: int) -> None:
+    """Check how much a zip lists before the standard library takes memory for each of its members.
+
+    Raises:
+        BadFileError: more than most members, or no directory.
+    """
+    try:
+        with path.open("rb") as file:
+            directory = find_directory(file)
+    except ArchiveError as error:
+        raise BadFileError(brief(str(error), 200).rstrip(".")) from error
+    if directory.stated > most or directory.size > most * _MEMBER_BYTES:
+        raise BadFileError(
+            f"it lists {directory.stated:,} members in {directory.size:,} bytes, too many; "
+            f"at most {most:,} are read"
+        )
+
+
 def npz_headers(path: Path) -> dict[str, ArrayHeader]:
     """Return what an npz file holds, by name without ".npy"; the zip's own sizes agree with the arrays'.
 
     Raises:
-        BadFileError: no zip, a member that is no array, or sizes that disagree.
+        BadFileError: no zip, a member that is no array, two of one name, or sizes that disagree.
     """
+    check_zip(path, _MOST_MEMBERS)
     try:
         with zipfile.ZipFile(path) as archive:
-            return {
-                info.filename.removesuffix(".npy"): _npz_header(archive, info) for info in archive.infolist()
-            }
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, zlib.error) as error:
-        raise BadFileError(f"its zip is damaged: {error}") from error
+            headers = {_npz_name(info): _npz_header(archive, info) for info in archive.infolist()}
+            count = len(archive.infolist())
+    except BadFileError:
+        raise
+    except ZIP_DAMAGE as error:
+        raise BadFileError(f"its zip is damaged: {brief(str(error), 200)}") from error
+    if len(headers) != count:
+        raise BadFileError("it holds two arrays of one name")
+    return headers
 
 
 def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray[Any, Any]]:
@@ -130,8 +179,8 @@ def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray[Any, Any]
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: _read_member(archive, f"{name}.npy") for name in names}
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadFileError(f"its arrays are damaged: {error}") from error
+    except ZIP_DAMAGE as error:
+        raise BadFileError(f"its arrays are damaged: {brief(str(error), 200)}") from error
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, Any]:
@@ -159,7 +208,7 @@ def _safetensors_entries(file: BinaryIO) -> tuple[dict[str, Any], int, int]:
             raise BadFileError(f"its header of {length:,} bytes is longer than the file or than the limit")
         entries = json.loads(file.read(length))
     except (ValueError, RecursionError, struct.error) as error:
-        raise BadFileError(f"its header is not readable: {error}") from error
+        raise BadFileError(f"its header is not readable: {brief(str(error), 200)}") from error
     if not isinstance(entries, dict):
         raise BadFileError("its header is no table of tensors")
     entries.pop("__metadata__", None)
@@ -172,27 +221,41 @@ def _safetensors_header(entry: dict[str, Any], data_start: int, data_size: int) 
         raise ValueError(f"type {entry['dtype']!r} is not read here")
     size = math.prod(shape) * _DTYPES[entry["dtype"]].itemsize
     start, end = entry["data_offsets"]
+    if not type(start) is type(end) is int:
+        raise ValueError(f"{start!r} and {end!r} are no places")
     if end - start != size or not 0 <= start <= end <= data_size:
         raise ValueError(f"shape {shape} of type {entry['dtype']} does not fit the bytes {start} to {end}")
     return ArrayHeader(entry["dtype"], shape, size, data_start + start)
 
 
+def _npz_name(info: zipfile.ZipInfo) -> str:
+    name = info.filename.removesuffix(".npy")
+    if name == info.filename:
+        # numpy.savez never leaves it out, and two spellings of one name could be taken for each other.
+        raise BadFileError(f'its member {brief(name)!r} has no name that ends with ".npy"')
+    return name
+
+
 def _npz_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
+    name = brief(info.filename)
     if info.flag_bits & 0x1:
-        raise BadFileError(f"its member {info.filename!r} is encrypted")
+        raise BadFileError(f"its member {name!r} is encrypted")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadFileError(f"its member {name!r} is packed in another way than numpy.savez packs")
     with archive.open(info) as member:
         try:
             version = npy.read_magic(member)
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
             shape, _, dtype = read(member, max_header_size=_NPY_HEADER_LIMIT)
+        except _NPY_DAMAGE as error:
+            raise BadFileError(f"its member {name!r} is no array that is read here") from error
+        try:
             header = ArrayHeader(dtype.str, _checked_shape(shape), math.prod(shape) * dtype.itemsize)
-        except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-            raise BadFileError(
-                f"its member {info.filename!r} is no array that is read here: {error}"
-            ) from error
+        except ValueError as error:
+            raise BadFileError(f"its member {name!r} is no array: {brief(str(error), 200)}") from error
         if not dtype.hasobject and member.tell() + header.size != info.file_size:
             raise BadFileError(
-                f"its member {info.filename!r} unpacks to {info.file_size:,} bytes where its array of shape "
+                f"its member {name!r} unpacks to {info.file_size:,} bytes where its array of shape "
                 f"{header.shape} needs {header.size:,}"
             )
     return header

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nnguide_core import checkpoint_formats
 from nnguide_core.errors import CheckpointError
+from nnguide_core.names import brief
 
 __all__ = ["load_into", "read_state"]
 
@@ -27,7 +28,8 @@ def read_state(path: Path, limit: int = checkpoint_formats.SIZE_LIMIT) -> dict[s
     """
     found = checkpoint_formats.read(path, limit)
     for _ in range(_MOST_WRAPPINGS):
-        found = next((found[name] for name in _WRAPPINGS if isinstance(found.get(name), Mapping)), found)
+        inner = next((found[name] for name in _WRAPPINGS if isinstance(found.get(name), dict)), found)
+        found = dict(dict.items(inner))
     tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(
@@ -105,4 +107,6 @@ def _problem(what: str, names: Iterable[str]) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return ", ".join(map(brief, names[:_SHOWN])) + (
+        f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    )

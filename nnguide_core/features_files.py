@@ -14,6 +14,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from nnguide_core.array_files import (
     safetensors_headers,
 )
 from nnguide_core.errors import FeaturesFileError
+from nnguide_core.names import brief
 from nnguide_core.records import Features, fingerprint
 
 __all__ = ["OwnFeatures", "load"]
@@ -39,7 +41,9 @@ __all__ = ["OwnFeatures", "load"]
 _HEAD = ("head_weight", "head_bias")
 _RATIO_LIMIT = 100  # bytes unpacked for each byte of the file
 _RATIO_FREE = 64 * 2**20  # bytes up to which any ratio is harmless
+_LONGEST_PATH = 4_096  # characters, Linux's own limit
 _SHOWN_ROWS = 5
+_SHOWN_ARRAYS = 10
 _TYPES = {  # safetensors' names, and NumPy's without the byte order
     "floating": {"F64", "F32", "F16", "BF16", "f8", "f4", "f2"},
     "integer": {"I64", "I32", "I16", "I8", "U8", "i8", "i4", "i2", "i1", "u4", "u2", "u1"},
@@ -118,7 +122,11 @@ def _read(path: Path, limit: int) -> _Arrays:
         headers = safetensors_headers(path)
         _check_headers(path, headers, limit)
         tensors = read_safetensors(path, {name: headers[name] for name in _EXPECTED if name in headers})
-        return {name: _lines(tensor) if name == "paths" else tensor for name, tensor in tensors.items()}
+        rows = headers["features"].shape[0]
+        return {
+            name: _lines(path.name, tensor, rows) if name == "paths" else tensor
+            for name, tensor in tensors.items()
+        }
     raise FeaturesFileError(
         f"{path.name} is neither a safetensors nor an npz file. Save its arrays with numpy.savez or "
         "safetensors.numpy.save_file; pickled files are not read, because they can run code."
@@ -130,11 +138,12 @@ def _check_headers(path: Path, headers: Mapping[str, ArrayHeader], limit: int) -
     for name, header in wanted.items():
         _check_header(path.name, name, header)
     if "features" not in wanted or not {"logits", "head_weight"} & set(wanted):
-        given = ", ".join(f"{name} {header.shape}" for name, header in headers.items()) or "nothing"
         raise FeaturesFileError(
-            f"{path.name} holds {given}; expected features of shape (images, features), and logits of shape "
-            "(images, classes) or head_weight of shape (classes, features)."
+            f"{path.name} holds {_listed(headers)}; expected features of shape (images, features), and "
+            "logits of shape (images, classes) or head_weight of shape (classes, features)."
         )
+    if "paths" in wanted:
+        _check_paths(path.name, wanted["paths"], wanted["features"].shape[0])
     size, packed = sum(header.size for header in wanted.values()), path.stat().st_size
     if size > limit:
         raise FeaturesFileError(f"{path.name} needs {size:,} bytes in memory; at most {limit:,} are read.")
@@ -142,6 +151,24 @@ def _check_headers(path: Path, headers: Mapping[str, ArrayHeader], limit: int) -
         raise FeaturesFileError(
             f"{path.name} unpacks to {size:,} bytes, over {_RATIO_LIMIT} times its own size. "
             "Save it with numpy.savez, which does not compress."
+        )
+
+
+def _listed(headers: Mapping[str, ArrayHeader]) -> str:
+    shown = [f"{brief(name)} {header.shape}" for name, header in islice(headers.items(), _SHOWN_ARRAYS)]
+    more = f" and {len(headers) - _SHOWN_ARRAYS} more" if len(headers) > _SHOWN_ARRAYS else ""
+    return ", ".join(shown) + more or "nothing"
+
+
+def _check_paths(file_name: str, paths: ArrayHeader, rows: int) -> None:
+    """Refuse names that no system would take: each becomes a text of its own, several times its size."""
+    text = _type(paths.dtype)
+    each = paths.size // max(1, paths.shape[0] if text in ("U", "S") else rows)
+    most = _LONGEST_PATH * (4 if text == "U" else 1)
+    if each > most:
+        raise FeaturesFileError(
+            f"{file_name}: paths {paths.shape} of type {paths.dtype} has {each:,} bytes for each of {rows:,} "
+            f"images, expected at most {most:,}."
         )
 
 
@@ -172,8 +199,14 @@ def _from_npz(array: NDArray[Any]) -> Tensor | list[str]:
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=False))
 
 
-def _lines(values: Tensor) -> list[str]:
-    return bytes(values.numpy()).decode("utf-8", "replace").removesuffix("\n").split("\n")
+def _lines(file_name: str, values: Tensor, rows: int) -> list[str]:
+    """Return the lines of UTF-8 text, counted first: a list of empty ones takes eight times the room."""
+    text = bytes(values.numpy()).decode("utf-8", "replace").removesuffix("\n")
+    if (count := text.count("\n") + 1) != rows:
+        raise FeaturesFileError(
+            f"{file_name}: paths has {count:,} lines, expected one for each of {rows:,} images."
+        )
+    return text.split("\n")
 
 
 def _assembled(file_name: str, arrays: _Arrays, allow_nonfinite: bool) -> OwnFeatures:
@@ -187,6 +220,8 @@ def _assembled(file_name: str, arrays: _Arrays, allow_nonfinite: bool) -> OwnFea
     head = _head(floats)
     with torch.inference_mode(False), torch.no_grad():
         logits = floats["logits"] if "logits" in floats or head is None else head(floats["features"])
+    if not allow_nonfinite:
+        _check_finite(file_name, "logits" if "logits" in floats else "logits of the head", logits)
     labels = values["labels"].long() if "labels" in values else None
     if labels is not None:
         _check_labels(file_name, labels, logits.shape[1])

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-__all__ = ["csv_safe", "visible"]
+__all__ = ["brief", "csv_safe", "visible"]
 
 # Joiners shape letters and hold emoji together; every other format character hides or reorders.
 _JOINERS = "\u200c\u200d"
@@ -31,6 +31,15 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_escape(character) if _is_hidden(character) else character for character in text)
+
+
+def brief(text: str, most: int = 80) -> str:
+    """Return text as visible does, cut to about so many characters: what a file says of itself has no limit.
+
+    >>> brief("layer" * 100, 12), brief("conv.weight")
+    ('layerlayerla…', 'conv.weight')
+    """
+    return visible(text) if len(text) <= most else f"{visible(text[:most])}…"
 
 
 def csv_safe(text: str) -> str:

@@ -17,6 +17,9 @@ from torch import nn
 
 from nnguide_core import checkpoint_formats, checkpoints
 from nnguide_core.errors import CheckpointError
+from tests import checkpoint_corpus
+from tests.trial_errands import load_checkpoint
+from tests.trials import attempt, made
 
 
 def _network(classes=3):
@@ -310,3 +313,11 @@ def test_a_file_over_the_limit_is_refused_before_it_is_read(save, state, path, m
 def test_a_pipe_is_refused_without_being_opened(path):
     os.mkfifo(path)
     _refused(path, "is no file that can be read")
+
+
+def test_every_checkpoint_of_the_corpus_is_loaded_or_refused_for_the_expected_reason(tmp_path):
+    cases = [*checkpoint_corpus.checkpoints(), *checkpoint_corpus.damaged(per_file=12)]
+    trials = list(attempt(load_checkpoint, made(cases, tmp_path, "weights.pth")))
+    assert [trial for trial in trials if trial.is_bad] == []
+    assert sum(trial.came.verdict == "ok" for trial in trials) > 10
+    assert len(trials) > 250

@@ -17,6 +17,9 @@ from safetensors.numpy import save_file
 
 from nnguide_core import features_files
 from nnguide_core.errors import FeaturesFileError
+from tests import features_corpus
+from tests.trial_errands import load_features
+from tests.trials import attempt, made
 
 
 @pytest.fixture
@@ -307,3 +310,11 @@ def test_as_features_they_have_ids_of_their_own_and_a_model_by_width(save, array
 def test_without_labels_every_class_is_unknown(save, arrays):
     del arrays["labels"]
     assert features_files.load(save(arrays)).as_features().labels.tolist() == [-1] * 6
+
+
+def test_every_features_file_of_the_corpus_is_read_or_refused_for_the_expected_reason(tmp_path):
+    cases = [*features_corpus.features_files(), *features_corpus.damaged(per_file=15)]
+    trials = list(attempt(load_features, made(cases, tmp_path, "own.data")))
+    assert [trial for trial in trials if trial.is_bad] == []
+    assert sum(trial.came.verdict == "ok" for trial in trials) > 20
+    assert len(trials) > 250

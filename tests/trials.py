@@ -1,0 +1,121 @@
+"""Hostile inputs tried one by one in child processes: what came of each, and what it took."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnguide_core.errors import NNGuideError
+from nnguide_core.workers import Failure, Workers
+
+__all__ = ["MOST_BYTES", "MOST_SECONDS", "Outcome", "Trial", "attempt", "made", "outcome_of"]
+
+MOST_SECONDS = 10.0  # of computing; what the machine does besides does not count
+MOST_BYTES = 1_000_000_000  # on top of what the process had before
+_HUNG_SECONDS = 120.0  # by the clock
+
+_SENTENCE = re.compile(r".{10,2000}[.)]")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one input came to, in the process that took it."""
+
+    verdict: str  # "ok", or the reason in words
+    kind: str  # class of the error, "" where there was none
+    is_named: bool  # whether the error, if any, is one that a user's data may cause, in a sentence
+    seconds: float  # of computing
+    peak: int  # bytes
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One input, what was expected of it, and what came."""
+
+    name: str
+    expected: str  # "ok", "" for anything clean, or a regular expression for the reason
+    came: Outcome | Failure
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it killed its process, twice."""
+        return isinstance(self.came, Failure) and self.came.kind == "crashed"
+
+    @property
+    def hung(self) -> bool:
+        """Whether it took longer than it may."""
+        if isinstance(self.came, Failure):
+            return self.came.kind == "too slow"
+        return self.came.seconds > MOST_SECONDS
+
+    @property
+    def is_excessive(self) -> bool:
+        """Whether it took more memory than it may."""
+        return isinstance(self.came, Outcome) and self.came.peak > MOST_BYTES
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether it raised what no user should see."""
+        return isinstance(self.came, Outcome) and not self.came.is_named
+
+    @property
+    def is_unexpected(self) -> bool:
+        """Whether it was read or refused otherwise than it should have been."""
+        if isinstance(self.came, Failure):
+            return True
+        expected = f"^{self.expected}$" if self.expected == "ok" else self.expected
+        return not re.search(expected, self.came.verdict)
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether anything at all is wrong."""
+        return any((self.crashed, self.hung, self.is_excessive, self.is_unnamed, self.is_unexpected))
+
+
+def attempt(function: Callable[[Any], Outcome], cases: Iterable[tuple[str, Any, str]]) -> Iterator[Trial]:
+    """Try each case, given name, what the function takes and what is expected, in two worker processes."""
+    waiting: list[tuple[str, str]] = []
+
+    def payloads() -> Iterator[Any]:
+        for name, payload, expected in cases:
+            waiting.append((name, expected))
+            yield payload
+
+    with Workers(2) as workers:
+        results = workers.map_ordered(function, payloads(), chunk=4, timeout=_HUNG_SECONDS)
+        for place, came in enumerate(results):
+            yield Trial(*waiting[place], came)
+
+
+def made(cases: Iterable[Any], folder: Path, name: str) -> Iterator[tuple[str, Path, str]]:
+    """Make each case's file in a folder of its own, as attempt takes it."""
+    for place, case in enumerate(cases):
+        path = folder / f"{place:05d}" / name
+        path.parent.mkdir()
+        case.make(path)
+        yield case.name, path, case.expected
+
+
+def outcome_of(work: Callable[[], object]) -> Outcome:
+    """Do the work here, and say what came of it and what it took."""
+    before, began = _memory("VmRSS"), time.process_time()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    verdict, kind, is_named = "ok", "", True
+    try:
+        work()
+    except NNGuideError as error:
+        verdict, kind, is_named = str(error), type(error).__name__, _is_sentence(str(error))
+    except Exception as error:  # noqa: BLE001 - what should not have come is what is looked for
+        verdict, kind, is_named = f"{type(error).__name__}: {error}"[:300], type(error).__name__, False
+    return Outcome(verdict, kind, is_named, time.process_time() - began, _memory("VmHWM") - before)
+
+
+def _is_sentence(text: str) -> bool:
+    return bool(_SENTENCE.fullmatch(text)) and text.isprintable()
+
+
+def _memory(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
