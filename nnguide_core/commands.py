@@ -9,19 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from nnguide_core.comparison import MetricsRow, metrics_table
 from nnguide_core.datasets import open_dataset, split
 from nnguide_core.detector import NNGuide
 from nnguide_core.errors import BankMismatchError, ModelError
-from nnguide_core.evaluation import (
-    Evaluation,
-    Judged,
-    MetricsRow,
-    Part,
-    Question,
-    evaluate,
-    metrics_table,
-    neighbors,
-)
+from nnguide_core.evaluation import Evaluation, Judged, Part, Question, evaluate, neighbors
+from nnguide_core.intervals import Interval
 from nnguide_core.models import ModelSpec, load_model
 from nnguide_core.names import visible
 from nnguide_core.progress import OnProgress, Progress
@@ -240,19 +233,19 @@ def _metrics_text(rows: Sequence[MetricsRow], k: int) -> str:
 
 
 def _metrics_line(row: MetricsRow) -> str:
-    low, high = _rate(row.auroc_low), _rate(row.auroc_high)
+    between = f"{row.auroc.low:.4f} to {row.auroc.high:.4f}" if row.auroc else "not defined"
     return (
-        f"  {row.detector:<12}{_rate(row.auroc):>8}  {f'{low} to {high}':<16}"
+        f"  {row.detector:<12}{_rate(row.auroc):>8}  {between:<16}"
         f"{_percent(row.ood_passed_at_95_id_kept):>17}{_percent(row.id_flagged_at_95_ood_caught):>17}"
     )
 
 
-def _rate(value: float | None) -> str:
-    return "not def." if value is None else f"{value:.4f}"
+def _rate(value: Interval | None) -> str:
+    return "not def." if value is None else f"{value.estimate:.4f}"
 
 
-def _percent(value: float | None) -> str:
-    return "not defined" if value is None else f"{100 * value:.1f} %"
+def _percent(value: Interval | None) -> str:
+    return "not defined" if value is None else f"{100 * value.estimate:.1f} %"
 
 
 COMMANDS: Mapping[str, Callable[[Namespace], int]] = {

@@ -1,4 +1,4 @@
-"""One run, from datasets to results: features, bank, neighbours, baselines, metrics. Read this file first.
+"""One run, from datasets to results: features, bank, neighbours, baselines. Read this file first.
 
 Features of every dataset are extracted once and kept; the bank is drawn from the bank dataset; each query
 dataset is searched once, with the largest k, so that every smaller k is exact and free.
@@ -7,7 +7,7 @@ dataset is searched once, with the largest k, so that every smaller k is exact a
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ from nnguide_core import metrics
 from nnguide_core.bank import FeatureBank
 from nnguide_core.baselines import Reference, baseline_scores
 from nnguide_core.detector import NNGuide
-from nnguide_core.errors import DatasetError, RequiresFittingException, UndefinedMetricError
-from nnguide_core.intervals import auroc_interval
+from nnguide_core.errors import DatasetError, RequiresFittingException
 from nnguide_core.records import Dataset, Features, ImageRef, Role, Run, RunDataset, Threshold
 from nnguide_core.scoring import Neighbors
 from nnguide_core.settings import DEFAULT_K, BankSettings
@@ -27,12 +26,9 @@ __all__ = [
     "NNGUIDE",
     "Evaluation",
     "Judged",
-    "MetricsRow",
     "Part",
     "Question",
     "evaluate",
-    "metrics_row",
-    "metrics_table",
     "neighbors",
     "rows_with_features",
 ]
@@ -41,7 +37,6 @@ NNGUIDE = "NNGuide"
 MOST_NEIGHBOURS = 100  # kept per query: OpenOOD's k, ten times the paper's
 DEFAULT_THRESHOLD = Threshold("id_kept", 0.95)
 
-Result = TypeVar("Result")
 OnStep = Callable[[str], None]  # is told in words what is being done; raises CancelledError to stop
 
 
@@ -118,7 +113,7 @@ class Judged:
 
     def flagged(self, k: int, threshold: float) -> Tensor:
         """Return NNGuide's decisions, (Q,) bool: score >= threshold; False where there is no score."""
-        return self.neighbors.score_at(k) >= threshold
+        return self.neighbors.score_at(k).double() >= threshold
 
     def scores(self, detector: str, k: int) -> Tensor:
         """Return a detector's scores, (Q,) float32, higher = more OOD; k matters to NNGuide alone."""
@@ -194,24 +189,6 @@ class Evaluation:
         return self.question.run(k, rule)
 
 
-@dataclass(frozen=True)
-class MetricsRow:
-    """One detector on one OOD dataset against all ID queries. None = not defined."""
-
-    detector: str
-    dataset: str
-    id_count: int
-    ood_count: int
-    left_out: int  # queries without a finite score
-    auroc: float | None
-    auroc_low: float | None  # DeLong's 95 % interval
-    auroc_high: float | None
-    aupr_ood: float | None
-    aupr_id: float | None
-    id_flagged_at_95_ood_caught: float | None
-    ood_passed_at_95_id_kept: float | None
-
-
 def evaluate(
     question: Question,
     *,
@@ -281,40 +258,6 @@ def neighbors(detector: NNGuide, part: Part, k: int, *, fewest: int | None = Non
     )
 
 
-def metrics_table(evaluation: Evaluation, k: int = DEFAULT_K) -> list[MetricsRow]:
-    """Return one row per OOD dataset and detector, NNGuide first."""
-    return [
-        metrics_row(
-            detector,
-            judged.dataset.name,
-            _pooled(evaluation.id, detector, k, finite=False),
-            judged.scores(detector, k),
-        )
-        for judged in evaluation.ood
-        for detector in evaluation.detectors
-    ]
-
-
-def metrics_row(detector: str, dataset: str, id_scores: Tensor, ood_scores: Tensor) -> MetricsRow:
-    """Return a detector's metrics, (N,) ID and (M,) OOD scores; NaN scores are left out and counted."""
-    id_finite, ood_finite = _finite(id_scores), _finite(ood_scores)
-    interval = _defined(auroc_interval, id_finite, ood_finite)
-    return MetricsRow(
-        detector=detector,
-        dataset=dataset,
-        id_count=len(id_finite),
-        ood_count=len(ood_finite),
-        left_out=len(id_scores) + len(ood_scores) - len(id_finite) - len(ood_finite),
-        auroc=_defined(metrics.auroc, id_finite, ood_finite),
-        auroc_low=interval.low if interval else None,
-        auroc_high=interval.high if interval else None,
-        aupr_ood=_defined(metrics.aupr_ood, id_finite, ood_finite),
-        aupr_id=_defined(metrics.aupr_id, id_finite, ood_finite),
-        id_flagged_at_95_ood_caught=_defined(metrics.id_flagged_at_ood_caught, id_finite, ood_finite),
-        ood_passed_at_95_id_kept=_defined(metrics.ood_passed_at_id_kept, id_finite, ood_finite),
-    )
-
-
 def _fitted(question: Question, k: int) -> NNGuide:
     bank = question.bank
     # Labels that the model does not know are left out, unless none is known: a flat folder has no labels.
@@ -333,19 +276,6 @@ def _bank_of(detector: NNGuide) -> FeatureBank:
     return detector.bank
 
 
-def _pooled(parts: Sequence[Judged], detector: str, k: int, *, finite: bool = True) -> Tensor:
+def _pooled(parts: Sequence[Judged], detector: str, k: int) -> Tensor:
     scores = torch.cat([torch.empty(0), *(part.scores(detector, k) for part in parts)])
-    return _finite(scores) if finite else scores
-
-
-def _finite(scores: Tensor) -> Tensor:
     return scores[scores.isfinite()]
-
-
-def _defined(
-    metric: Callable[[Tensor, Tensor], Result], id_scores: Tensor, ood_scores: Tensor
-) -> Result | None:
-    try:
-        return metric(id_scores, ood_scores)
-    except UndefinedMetricError:
-        return None

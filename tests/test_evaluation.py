@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from pytorch_ood.detector import NNGuide as PytorchOodNNGuide
-from sklearn.metrics import roc_auc_score
 
 from nnguide_core.errors import DatasetError, UndefinedMetricError
-from nnguide_core.evaluation import NNGUIDE, Part, evaluate, metrics_row, metrics_table, rows_with_features
+from nnguide_core.evaluation import NNGUIDE, Part, evaluate, rows_with_features
 from nnguide_core.records import Features, Role, Skipped, Threshold
 from nnguide_core.settings import BankSettings
 from tests.synthetic import make_question
@@ -46,51 +45,11 @@ def test_an_image_that_is_in_the_bank_does_not_meet_its_own_row():
     assert not (judged.neighbors.indices == own).any()
 
 
-def test_metrics_are_scikit_learns(answered):
-    rows = metrics_table(answered, k=10)
-    id_scores = answered.id_scores(NNGUIDE, 10)
-    for judged in answered.ood:
-        ood_scores = judged.scores(NNGUIDE, 10)
-        truth = torch.cat([torch.zeros(len(id_scores)), torch.ones(len(ood_scores))])
-        expected = roc_auc_score(truth, torch.cat([id_scores, ood_scores]))
-        row = next(row for row in rows if row.dataset == judged.dataset.name and row.detector == NNGUIDE)
-        assert row.auroc == pytest.approx(expected, abs=1e-12)
-        assert row.auroc_low < row.auroc < row.auroc_high
-
-
-def test_every_baseline_is_in_the_table_or_its_absence_is_explained(answered):
-    rows = metrics_table(answered, k=10)
-    named = {row.detector for row in rows} | set(answered.without)
-    assert named == {"NNGuide", "Energy", "MSP", "MaxLogit", "KNN", "ViM", "Mahalanobis"}
-
-
-def test_a_query_without_a_score_is_left_out_and_counted():
-    question = make_question(ood_sizes=(20,))
-    part = question.parts[-1]
-    broken = part.features.features.clone()
-    broken[3] = torch.nan
-    spoiled = replace(part.features, features=broken)
-    judged = evaluate(
-        replace(question, parts=(*question.parts[:-1], Part(part.dataset, spoiled))), baselines=()
-    )
-    row = metrics_table(judged)[0]
-    assert (row.ood_count, row.left_out) == (19, 1)
-    assert not judged.ood[0].flagged(10, -1e9)[3]
-
-
-def test_without_ood_there_are_scores_and_no_metrics():
+def test_without_ood_there_are_scores_and_one_threshold():
     answered = evaluate(make_question(ood_sizes=()), baselines=())
-    assert metrics_table(answered) == []
     assert answered.threshold(Threshold("id_kept", 0.95), 10) < 0
     with pytest.raises(UndefinedMetricError):
         answered.threshold(Threshold("ood_caught", 0.95), 10)
-
-
-def test_a_metric_of_an_empty_side_is_not_defined_rather_than_a_number():
-    row = metrics_row(NNGUIDE, "nothing", torch.tensor([1.0, 2.0]), torch.tensor([]))
-    assert row.auroc is None
-    assert row.aupr_ood is None
-    assert row.ood_passed_at_95_id_kept is None
 
 
 @pytest.mark.parametrize("wanted", [0, 2])

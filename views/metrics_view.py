@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from nnguide_core.evaluation import MetricsRow
+from nnguide_core.comparison import DifferenceRow, MetricsRow
+from nnguide_core.intervals import Interval
 from views.text import literal
 
-__all__ = ["metrics_frame", "rate", "share", "show_metrics"]
+__all__ = ["differences_frame", "metrics_frame", "rate", "share", "show_differences", "show_metrics"]
 
 PASSED = "OOD passed when 95 % of ID is kept"
 FLAGGED = "ID flagged when 95 % of OOD is caught"
@@ -25,19 +26,60 @@ def show_metrics(rows: Sequence[MetricsRow]) -> None:
         st.caption(f"Left out, because a score is not a finite number: {left_out:,} images at most per line.")
 
 
+def show_differences(rows: Sequence[DifferenceRow]) -> None:
+    """Show by how much NNGuide separates better than each baseline, one table per OOD dataset."""
+    for name in dict.fromkeys(row.dataset for row in rows):
+        block = [row for row in rows if row.dataset == name]
+        st.text(literal(f"{name}: AUROC of NNGuide minus that of the baseline, on the same images"))
+        st.dataframe(differences_frame(block), hide_index=True, width="stretch")
+    st.caption(
+        "Paired DeLong; above 0 NNGuide separates better; an interval that holds 0 leaves open which does. "
+        f"The p-values are two-sided and not corrected for {len(rows)} comparisons."
+    )
+
+
+def differences_frame(rows: Sequence[DifferenceRow]) -> pd.DataFrame:
+    """Return the rows of one OOD dataset as text, one line per baseline."""
+    found = [row.difference for row in rows]
+    return pd.DataFrame(
+        {
+            "baseline": [row.baseline for row in rows],
+            "difference": [f"{each.estimate:+.4f}" if each else "not defined" for each in found],
+            "95 % interval": [f"{each.low:+.4f} to {each.high:+.4f}" if each else "" for each in found],
+            "p": [_p_value(each.p_value) if each else "" for each in found],
+            "images": [f"{row.images:,}" for row in rows],
+        }
+    )
+
+
 def metrics_frame(rows: Sequence[MetricsRow]) -> pd.DataFrame:
     """Return the rows of one OOD dataset as text, one line per detector, "not defined" where a metric is."""
     return pd.DataFrame(
         {
             "detector": [row.detector for row in rows],
-            "AUROC": [rate(row.auroc) for row in rows],
-            "95 % interval (DeLong)": [f"{rate(row.auroc_low)} to {rate(row.auroc_high)}" for row in rows],
+            "AUROC": [rate(row.auroc.estimate if row.auroc else None) for row in rows],
+            "95 % interval (DeLong)": [_between(row.auroc) for row in rows],
             "AUPR, OOD positive": [rate(row.aupr_ood) for row in rows],
             "AUPR, ID positive": [rate(row.aupr_id) for row in rows],
-            PASSED: [share(row.ood_passed_at_95_id_kept) for row in rows],
-            FLAGGED: [share(row.id_flagged_at_95_ood_caught) for row in rows],
+            PASSED: [_share_between(row.ood_passed_at_95_id_kept) for row in rows],
+            FLAGGED: [_share_between(row.id_flagged_at_95_ood_caught) for row in rows],
         }
     )
+
+
+def _between(found: Interval | None) -> str:
+    return "not defined" if found is None else f"{rate(found.low)} to {rate(found.high)}"
+
+
+def _share_between(found: Interval | None) -> str:
+    """Return a share in per cent with its interval."""
+    if found is None:
+        return "not defined"
+    return f"{share(found.estimate)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
+def _p_value(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def rate(value: float | None) -> str:

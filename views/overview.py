@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from nnguide_core.errors import UndefinedMetricError
-from nnguide_core.evaluation import NNGUIDE, metrics_row
+from nnguide_core.evaluation import NNGUIDE
 from views import resources, state
 from views.components.gallery import gallery
 from views.current import View
@@ -43,15 +43,8 @@ def result(view: View) -> View:
     except UndefinedMetricError as error:
         st.info(markdown_text(f"No histogram and no curves: {error}"))
         return view
-    rows = [
-        metrics_row(
-            NNGUIDE,
-            judged.dataset.name,
-            view.evaluation.id_scores(NNGUIDE, view.k),
-            judged.scores(NNGUIDE, view.k),
-        )
-        for judged in view.evaluation.ood
-    ]
+    every = resources.metrics(view.run.question, view.k)
+    rows = [row for row in every if row.detector == NNGUIDE]
     frame = metrics_frame(rows).drop(columns=["detector", "AUPR, OOD positive", "AUPR, ID positive"])
     frame.insert(0, "OOD dataset", [literal(row.dataset) for row in rows])
     frame.insert(1, "n ID / OOD", [f"{row.id_count:,} / {row.ood_count:,}" for row in rows])

@@ -1,6 +1,5 @@
 """The report: one HTML file with figures, metrics and misflagged images; it needs no network."""
 
-import base64
 from collections.abc import Sequence
 from html import escape
 
@@ -9,15 +8,17 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
+from nnguide_core.comparison import MetricsRow
 from nnguide_core.curves import Histogram, histogram, pr_curve, roc_curve
 from nnguide_core.errors import UndefinedMetricError
-from nnguide_core.evaluation import NNGUIDE, MetricsRow, metrics_table
+from nnguide_core.evaluation import NNGUIDE
 from views import resources
 from views.charts import Curve, ScoreRow, metric_over_k, precision_recall, roc, score_histogram
 from views.current import View
 from views.frame import number, rule_in_words
 from views.metrics_view import metrics_frame
 from views.neighbours import bank_image
+from views.pictures import as_address
 from views.queries import Query, hardest
 from views.text import literal
 from views.theme import Theme
@@ -118,7 +119,7 @@ def _run(view: View) -> str:
 
 
 def _metrics(view: View) -> str:
-    rows = metrics_table(view.evaluation, view.k)
+    rows = resources.metrics(view.run.question, view.k)
     blocks = [
         f"<h3>{_text(name)}</h3>{_table([row for row in rows if row.dataset == name])}"
         for name in dict.fromkeys(row.dataset for row in rows)
@@ -169,7 +170,7 @@ def _card(view: View, query: Query, picture: bytes | None) -> str:
 def _picture(data: bytes | None) -> str:
     if data is None:
         return "<div class='none'>no picture</div>"
-    return f'<img alt="" src="data:image/webp;base64,{base64.b64encode(data).decode()}">'
+    return f'<img alt="" src="{as_address(data)}">'
 
 
 def _text(text: str) -> str:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnguide_core import scoring
+from nnguide_core.comparison import DifferenceRow, MetricsRow, differences, metrics_table
 from nnguide_core.errors import StoreError
-from nnguide_core.evaluation import Evaluation, evaluate
+from nnguide_core.evaluation import NNGUIDE, Evaluation, evaluate
 from nnguide_core.explanation import pooled_neighbors, thresholds_over_k
 from nnguide_core.jobs import Jobs
 from nnguide_core.logs import log_to_file
@@ -38,9 +39,11 @@ from views.map_table import map_table as make_map_table
 from views.score_tables import binned_scores
 from views.upload_memory import cap_uploads
 
+
 __all__ = [
     "bank_images",
     "demo_question",
+    "differences_from_baselines",
     "evaluation",
     "far_neighbours",
     "find_question",
@@ -50,6 +53,7 @@ __all__ = [
     "large_picture",
     "map_of",
     "map_table",
+    "metrics",
     "score_table",
     "sweep",
     "thresholds",
@@ -154,6 +158,20 @@ def sweep(question: str) -> KSweep:
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
+def metrics(question: str, k: int) -> list[MetricsRow]:
+    """Return every detector's metrics on every OOD dataset; k matters to NNGuide alone."""
+    mine = metrics_table(evaluation(question), k, (NNGUIDE,))
+    others = _baseline_metrics(question)
+    return [row for own in mine for row in (own, *(each for each in others if each.dataset == own.dataset))]
+
+
+@st.cache_resource(show_spinner="Comparing the detectors", max_entries=8)
+def differences_from_baselines(question: str, k: int) -> list[DifferenceRow]:
+    """Return how much better NNGuide separates than each baseline."""
+    return differences(evaluation(question), k)
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
 def thresholds(question: str, kind: ThresholdKind, level: float) -> Tensor:
     """Return the threshold that a rule gives for every k, (k_max,) float32; see explanation."""
     return thresholds_over_k(evaluation(question), Threshold(kind, level))
@@ -201,6 +219,12 @@ def large_picture(dataset: Dataset, image: ImageRef) -> bytes | None:
 def thumbnails(images: Iterable[tuple[Dataset, ImageRef]]) -> dict[str, bytes]:
     """Return small pictures by image id; what cannot be read is left out."""
     return _thumbnail_maker().make(images)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _baseline_metrics(question: str) -> list[MetricsRow]:
+    answered = evaluation(question)
+    return metrics_table(answered, detectors=[name for name in answered.detectors if name != NNGUIDE])
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)

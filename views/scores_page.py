@@ -1,19 +1,24 @@
 """The parts of the scores page: board, metrics beside the baselines, every k, energy hubs."""
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
+from nnguide_core.comparison import metrics_table
 from nnguide_core.errors import UndefinedMetricError
-from nnguide_core.evaluation import metrics_table
 from views import resources, state
 from views.charts import metric_over_k
 from views.current import View
-from views.frame import cautions, current_theme, run_strip
-from views.metrics_view import show_metrics
+from views.frame import cautions, current_theme, number, run_strip
+from views.metrics_view import show_differences, show_metrics
+from views.neighbours import bank_image
+from views.pictures import as_address
 from views.score_board import score_board
-from views.text import markdown_text
+from views.text import literal, markdown_text
 
 __all__ = ["board", "hubs", "metrics", "over_k"]
+
+_HUBS = 10  # busiest bank images shown
 
 
 def board(view: View) -> View:
@@ -32,21 +37,22 @@ def metrics(view: View) -> None:
     st.subheader("NNGuide beside the baselines")
     for name, reason in view.evaluation.without.items():
         st.caption(markdown_text(f"{name} is not shown: {reason}"))
-    if not view.verdicts:
-        show_metrics(metrics_table(view.evaluation, view.k))
-        return
-    applied = st.toggle("Show what the verdicts change", value=state.with_verdicts())
+    applied = bool(view.verdicts) and st.toggle("Show what the verdicts change", value=state.with_verdicts())
     state.set_with_verdicts(applied)
     if not applied:
-        show_metrics(metrics_table(view.evaluation, view.k))
-        return
-    before, after = st.columns(2)
-    with before:
-        st.text("as the datasets say")
-        show_metrics(metrics_table(view.evaluation, view.k))
-    with after:
-        st.text(f"with {len(view.verdicts):,} verdicts applied")
-        show_metrics(metrics_table(view.judged_by_people, view.k))
+        show_metrics(resources.metrics(view.run.question, view.k))
+    else:
+        before, after = st.columns(2)
+        with before:
+            st.text("as the datasets say")
+            show_metrics(resources.metrics(view.run.question, view.k))
+        with after:
+            st.text(f"with {len(view.verdicts):,} verdicts applied")
+            show_metrics(metrics_table(view.judged_by_people, view.k))
+    if view.evaluation.ood and st.toggle(
+        "Is NNGuide really better than each baseline?", key=state.field("differences", default=False)
+    ):
+        show_differences(resources.differences_from_baselines(view.run.question, view.k))
 
 
 def over_k(view: View) -> None:
@@ -72,16 +78,43 @@ def over_k(view: View) -> None:
 
 
 def hubs(view: View) -> None:
-    """Show how unevenly the bank's images serve the queries."""
+    """Show how unevenly the bank's images serve the queries, and the busiest of them."""
     st.subheader("Which bank images do the work?")
-    used = np.sort(resources.usage(view.run.question, view.k))[::-1]
+    used = resources.usage(view.run.question, view.k)
+    order = np.argsort(-used, kind="stable")
     total = int(used.sum())
     if total == 0:
         st.info("No query has a score.")
         return
-    half = int(np.searchsorted(np.cumsum(used), total / 2) + 1)
+    half = int(np.searchsorted(np.cumsum(used[order]), total / 2) + 1)
     st.text(
         f"{half:,} of {used.size:,} bank images give half of all neighbours; "
-        f"{int((used == 0).sum()):,} give none. The busiest serves {int(used[0]):,} queries. "
+        f"{int((used == 0).sum()):,} give none. The busiest serves {int(used[order[0]]):,} queries. "
         "Neighbours rank by energy × cosine, so a few of high energy can serve most queries."
+    )
+    st.dataframe(
+        _busiest(view, order[:_HUBS].tolist()),
+        hide_index=True,
+        width="stretch",
+        row_height=52,
+        column_config={"picture": st.column_config.ImageColumn("picture", width="small")},
+    )
+
+
+def _busiest(view: View, rows: list[int]) -> pd.DataFrame:
+    """Return the bank rows as a table, with their pictures."""
+    used, images = resources.usage(view.run.question, view.k), [bank_image(view, row) for row in rows]
+    bank = view.evaluation.question.bank.dataset
+    pictures = resources.thumbnails((bank, image) for image in images)
+    energies = view.evaluation.bank.energies
+    queries = sum(int(judged.neighbors.finite.sum()) for judged in view.evaluation.queries)
+    return pd.DataFrame(
+        {
+            "picture": [as_address(pictures.get(image.id)) for image in images],
+            "bank image": [literal(image.path) for image in images],
+            "class": [literal(image.label or "") for image in images],
+            "energy": [number(float(energies[row]), 2) for row in rows],
+            "queries served": [f"{int(used[row]):,} of {queries:,}" for row in rows],
+            "share of all neighbours": [f"{100 * used[row] / used.sum():.1f} %" for row in rows],
+        }
     )

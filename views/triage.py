@@ -8,7 +8,8 @@ import streamlit as st
 import torch
 from streamlit.delta_generator import DeltaGenerator
 
-from nnguide_core.evaluation import Judged, metrics_table
+from nnguide_core.comparison import metrics_table
+from nnguide_core.evaluation import Judged
 from nnguide_core.queues import ORDERS, QUEUES, Places, Situation, narrowed, ordered, queue
 from nnguide_core.records import Verdict
 from nnguide_core.settings import VERDICTS
@@ -128,7 +129,7 @@ def effect(view: View) -> None:
         before, after = st.columns(2)
         with before:
             st.text("as the datasets say")
-            show_metrics(metrics_table(view.evaluation, view.k))
+            show_metrics(resources.metrics(view.run.question, view.k))
         with after:
             st.text("with the verdicts applied")
             show_metrics(metrics_table(view.judged_by_people, view.k))
