@@ -1,10 +1,10 @@
-"""The front door: page settings, session defaults, navigation."""
+"""The front door: page settings, login, session defaults, navigation."""
 
 from pathlib import Path
 
 import streamlit as st
 
-from views import frame, navigation, state
+from views import frame, login, navigation, state
 from views.components.theme_watch import watch_theme
 
 st.set_page_config(
@@ -12,6 +12,7 @@ st.set_page_config(
     page_icon=str(Path(__file__).parent / "views" / "favicon.svg"),
     layout="wide",
 )
+login.require_login()
 state.start()
 page = st.navigation(navigation.pages(), position="top")
 with frame.errors_as_sentences():

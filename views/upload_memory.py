@@ -10,7 +10,10 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRe
 from nnguide_core.settings import session_upload_limit
 from views.farewell import this_tab
 
-__all__ = ["cap_uploads", "free"]
+__all__ = ["accept_uploads", "cap_uploads", "free"]
+
+_MOST_SESSIONS = 10_000  # remembered; one that was forgotten may upload again once its page has run
+_ACCEPTED: dict[str, None] = {}  # sessions that were let in, in the order in which they came
 
 
 class _Capped(MemoryUploadedFileManager):
@@ -20,8 +23,10 @@ class _Capped(MemoryUploadedFileManager):
         """Keep a file for a session.
 
         Raises:
-            HTTPException: with it the session would hold more than it may.
+            HTTPException: the session was not let in, or with it would hold more than it may.
         """
+        if session_id not in _ACCEPTED:
+            raise HTTPException(status_code=403, detail="This session may not upload.")
         with self._lock:
             others = [
                 len(each.data)
@@ -40,6 +45,14 @@ def cap_uploads() -> None:
     manager = runtime.get_instance().uploaded_file_mgr
     if type(manager) is MemoryUploadedFileManager:
         manager.__class__ = _Capped
+
+
+def accept_uploads() -> None:
+    """Let this session upload from now on."""
+    if (tab := this_tab()) is not None:
+        _ACCEPTED[tab] = None
+        while len(_ACCEPTED) > _MOST_SESSIONS:
+            _ACCEPTED.pop(next(iter(_ACCEPTED)), None)
 
 
 def free(files: Iterable[UploadedFile]) -> None:
