@@ -25,6 +25,7 @@ from nnguide_core.errors import ImageError
 from nnguide_core.names import visible
 from nnguide_core.pixels import to_rgb, transparent_colour
 from nnguide_core.png_rows import check_rows
+from nnguide_core.tiff_values import check_values
 
 __all__ = ["LIMITS", "Header", "ImageLimits", "check_header", "decode", "image_id", "look", "thumbnail"]
 
@@ -107,6 +108,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_LONGEST_EXIF = 1_000_000  # bytes; Pillow makes objects of every number in it
 
 
 def image_id(data: bytes) -> str:
@@ -132,8 +134,8 @@ def decode(data: bytes, limits: ImageLimits = LIMITS) -> Image.Image:
         ImageError: not one of the six kinds, damaged, truncated, or over a limit. The reason reads
             "<what it is>: <details>", so that reasons can be counted by what stands before the colon.
     """
-    header, image = _open(data, limits)
-    return _rgb(header.kind, image, data)
+    # No name here holds the loaded file: its pixels and decoder are freed before the turned copy is made.
+    return _turned(*_flat(*_open(data, limits), data))
 
 
 def thumbnail(data: bytes, side: int) -> bytes:
@@ -145,10 +147,10 @@ def thumbnail(data: bytes, side: int) -> bytes:
     header, image = _open(data, LIMITS)
     if image.mode == "RGB":
         image.draft("RGB", (2 * side, 2 * side))  # JPEG alone: decodes at 1/2, 1/4 or 1/8
-    small = _rgb(header.kind, image, data)
+    small, turn = _flat(header, image, data)
     small.thumbnail((side, side))
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=85, method=2)
+    _turned(small, turn).save(buffer, "WEBP", quality=85, method=2)
     return buffer.getvalue()
 
 
@@ -168,14 +170,19 @@ def _open(data: bytes, limits: ImageLimits) -> tuple[Header, ImageFile]:
     if len(data) > limits.bytes:
         raise ImageError(f"Too large: {len(data):,} bytes; at most {limits.bytes:,} are read.")
     kind, plugin = _sniff(data)
+    image = None
     try:
+        if kind == "TIFF":
+            check_values(data)
         image = plugin(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise ImageError(f"Too large: more than the {limits.pixels:,} pixels that are read.") from error
     except _DAMAGE as error:
         raise _damaged(kind, error) from error
-    except MemoryError as error:
-        raise _too_hungry(kind) from error
+    except MemoryError:
+        pass  # raised below, where nothing holds the memory any more
+    if image is None:
+        raise _too_hungry(kind)
     header = Header(kind, *image.size)
     _check_size(header, limits)
     return header, image
@@ -214,25 +221,31 @@ def _check_size(header: Header, limits: ImageLimits) -> None:
         raise ImageError(f"Too large: {size}; at most {limits.pixels:,} in all are read.")
 
 
-def _rgb(kind: str, image: ImageFile, data: bytes) -> Image.Image:
+def _flat(header: Header, image: ImageFile, data: bytes) -> tuple[Image.Image, Image.Transpose | None]:
+    """Return the pixels in RGB, and the turn that brings them upright."""
     try:
         key = transparent_colour(image)
         image.load()
         if isinstance(image, PngImageFile):
             check_rows(data)
-        orientation = _orientation(image)
-        flat = to_rgb(image, key)
+        return to_rgb(image, key), _UPRIGHT.get(_orientation(image))
     except Image.DecompressionBombError as error:
         raise ImageError("Too large: the frame is larger than what is read.") from error
     except _DAMAGE as error:
-        raise _damaged(kind, error) from error
-    except MemoryError as error:
-        raise _too_hungry(kind) from error
-    return flat.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else flat
+        raise _damaged(header.kind, error) from error
+    except MemoryError:
+        pass  # raised below, where nothing holds the memory any more
+    raise _too_hungry(header.kind)
+
+
+def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 where there is none that can be read."""
+    if len(image.info.get("exif", b"")) > _LONGEST_EXIF:
+        return 1
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except _DAMAGE:

@@ -22,7 +22,9 @@ from nnguide_core.errors import NNGuideError
 __all__ = ["MOST_ITEMS", "Failure", "WorkerProcess", "receive", "send", "serve"]
 
 MOST_ITEMS = 10_000  # per message; the pipe of progress marks holds 65,536
-_MEMORY_LIMIT = 2 * 1024**3  # bytes that one worker may fill; an image of 64 million pixels takes half
+_MEMORY_LIMIT = (
+    1_200_000_000  # bytes that one worker may fill; a WebP of 64 million pixels takes 1.03 billion
+)
 _ENVIRONMENT = {
     # One thread each: the cores are shared among the workers already.
     "OMP_NUM_THREADS": "1",
@@ -143,12 +145,20 @@ def _work(function: Callable[[Any], Any], items: Sequence[Any], timeout: float, 
     for item in items:
         os.write(progress, b".")
         signal.setitimer(signal.ITIMER_REAL, timeout)
-        try:
-            results.append(function(item))
-        except NNGuideError as error:
-            results.append(Failure(str(error), "refused"))
+        results.append(_result(function, item))
     signal.setitimer(signal.ITIMER_REAL, 0)
     return results
+
+
+def _result(function: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        try:
+            return function(item)
+        except NNGuideError as error:
+            return Failure(str(error), "refused")
+    except MemoryError:
+        pass  # what was running when it was raised holds the memory until here
+    return Failure("Too large: reading it needs more memory than a worker may use.", "refused")
 
 
 def _tell_defects(channel: socket.socket) -> None:
@@ -156,6 +166,8 @@ def _tell_defects(channel: socket.socket) -> None:
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if issubclass(kind, MemoryError):
+            os._exit(1)  # no defect, and telling would need memory
         send(channel, ("raised", "".join(traceback.format_exception(kind, error, trace))))
 
     sys.excepthook = tell

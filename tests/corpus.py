@@ -12,10 +12,36 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-__all__ = ["EITHER", "OK", "Case", "FileCase", "files", "images", "odd_images", "picture", "tiff"]
+__all__ = [
+    "EITHER",
+    "OK",
+    "Case",
+    "FileCase",
+    "files",
+    "flips",
+    "heavy",
+    "images",
+    "odd_images",
+    "picture",
+    "tiff",
+    "truncations",
+]
 
+# How files begin that Pillow only reads; the others begin with their name.
+_STARTS = {
+    "PSD": b"8BPS\0\1",
+    "FLI": bytes(4) + b"\x11\xaf",
+    "CUR": b"\0\0\2\0",
+    "GBR": b"\0\0\0\x14\0\0\0\1",
+    "XPM": b"/* XPM */",
+    "PIXAR": b"\200\350\000\000",
+    "SUN": b"\x59\xa6\x6a\x95",
+    "MCIDAS": b"\0\0\0\0\0\0\0\4",
+    "MPEG": b"\0\0\1\xb3",
+    "WAL": bytes(32),
+}
 OK = "ok"
-EITHER = "ok or a reason"  # damage that may happen to leave the picture whole
+EITHER = ""  # ok or any reason: damage that may happen to leave the picture whole
 
 
 @dataclass(frozen=True)
@@ -157,6 +183,20 @@ def lies() -> Iterator[Case]:
     webp = bytearray(_saved("webp", picture(), "WEBP").data)
     struct.pack_into("<I", webp, 4, 2**31)
     yield Case("webp-claims-two-gigabytes", bytes(webp), "^Damaged WebP: .")
+    yield from splices()
+
+
+def splices() -> Iterator[Case]:
+    """Yield one kind's start with another kind's rest, and two files in one."""
+    kinds = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+    saved = {kind: _saved("whole", picture(), kind).data for kind in kinds}
+    for first in kinds:
+        for second in kinds:
+            if first != second:
+                for start in (8, 40):
+                    data = saved[first][:start] + saved[second]
+                    yield Case(f"{first.lower()}-{start}-then-{second.lower()}", data, EITHER)
+        yield Case(f"{first.lower()}-then-a-zip", saved[first] + b"PK\x03\x04" + bytes(60), EITHER)
 
 
 def bombs() -> Iterator[Case]:
@@ -179,6 +219,12 @@ def bombs() -> Iterator[Case]:
     yield Case("webp-canvas", b"RIFF" + struct.pack("<I", len(extended)) + extended, "^(Too|Damaged)")
     yield Case("tiff-too-many-pixels", tiff(30_000, 30_000, b""), "^Too large: 30,000 x 30,000")
     yield Case("tiff-million-samples", tiff(4, 4, b"", samples=60_000), "^Damaged TIFF: .")
+    for order, start in (("<", b"II*\0"), (">", b"MM\0*")):
+        strips = struct.pack(f"{order}IHHHII", 8, 1, 273, 4, 15_000_000, 26)
+        yield Case(f"tiff-strips-{order}", start + strips, "^Damaged TIFF: its tag 273 holds 15,000,")
+    numbers = b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0x112, 3, 2_000_000, 26) + bytes(4_000_004)
+    exif = png[:33] + _png_chunk(b"eXIf", numbers) + png[33:]
+    yield Case("png-orientation-of-two-million-numbers", exif, OK)
     yield Case(
         "file-too-large", b"\xff\xd8\xff" + bytes(64_000_000), "^Too large: 64,000,003 bytes; .* 64,000,000"
     )
@@ -196,10 +242,49 @@ def strangers() -> Iterator[Case]:
     yield Case("program", b"\x7fELF" + bytes(60), "^No image: it begins like a program")
     yield Case("random", random.Random(1).randbytes(500), "^No image: it begins like nothing known")  # noqa: S311
     yield Case("heif", b"\0\0\0\x18ftypheic" + bytes(16), r"^No image: .*HEIF.*\(heic\)")
-    yield _other("ppm", "PPM")
-    yield _other("ico", "ICO")
-    yield _other("jpeg2000", "JPEG2000")
-    yield _other("tga", "TGA")
+    Image.init()
+    for kind in sorted(set(Image.SAVE) - {"JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "MPO"}):
+        yield from _other(kind)
+    for kind in sorted(set(Image.OPEN) - set(Image.SAVE)):
+        start = _STARTS.get(kind, kind.encode())
+        yield Case(f"only-read-{kind.lower()}", start + bytes(600), "^No image: ")
+    yield _saved("mpo", picture(), "MPO", save_all=True, append_images=[picture()])
+
+
+def heavy() -> Iterator[Case]:
+    """Yield images that take as much memory or time as an image may, and some that try to take more."""
+    side = 8_000
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "YCbCr", "I", "F", "I;16"):
+        image = Image.new(mode, (side, side))
+        yield _saved(f"tiff-{mode}-64-million", image, "TIFF", compression="tiff_adobe_deflate")
+    turned = {"exif": _exif(6)}
+    for mode in ("L", "RGB", "CMYK"):
+        yield _saved(f"jpeg-{mode}-64-million-turned", Image.new(mode, (side, side)), "JPEG", **turned)
+    rgba = Image.new("RGBA", (side, side), (9, 9, 9, 9))
+    yield _saved("png-64-million-turned", rgba, "PNG", compress_level=1, **turned)
+    yield _saved("webp-64-million-turned", rgba, "WEBP", lossless=True, method=0, **turned)
+    yield _saved("gif-64-million", Image.new("P", (side, side)), "GIF")
+    slow = "^ok$|^Too (slow|large): ."
+    two = [Image.new("RGB", (side, side), "red")]
+    animation = _saved("webp", Image.new("RGB", (side, side)), "WEBP", save_all=True, append_images=two)
+    yield Case("webp-animated-64-million", animation.data, slow)
+    scans = _saved("jpeg", Image.new("RGB", (side, side)), "JPEG", progressive=True).data
+    last = scans[scans.rindex(b"\xff\xda") : -2]
+    yield Case("jpeg-500-scans", scans[:-2] + last * 500 + scans[-2:], slow)
+    jpeg, png = _saved("jpeg", picture(), "JPEG").data, _saved("png", picture(), "PNG").data
+    yield Case("jpeg-60-million-fill-bytes", jpeg[:2] + b"\xff" * 60_000_000 + jpeg[2:], slow)
+    segment = b"\xff\xe1\0\x08Exif\0\0"
+    yield Case("jpeg-3-million-segments", jpeg[:2] + segment * 3_000_000 + jpeg[2:], slow)
+    for name in (b"IDAT", b"abCd", b"tEXt"):
+        chunks = _png_chunk(name, b"a\0b" if name == b"tEXt" else b"") * 3_000_000
+        yield Case(f"png-3-million-{name.decode().lower()}", png[:33] + chunks + png[33:], slow)
+    gif = _saved("gif", picture("P"), "GIF").data
+    frame = gif.index(b",\0\0\0\0")
+    yield Case("gif-10-million-comments", gif[:frame] + b"!\xfe\x01a\0" * 10_000_000 + gif[frame:], slow)
+    yield Case("gif-60-million-junk-bytes", gif[:frame] + b"\1" * 60_000_000 + gif[frame:], slow)
+    one, each = struct.pack("<HHII", 278, 4, 1, side), struct.pack("<HHII", 278, 4, 1, 1)
+    strips = tiff(side, side, bytes(60_000_000)).replace(one, each)
+    yield Case("tiff-one-row-per-strip", strips, EITHER)
 
 
 def files() -> Iterator[FileCase]:
@@ -288,8 +373,15 @@ def _saved_array(array: np.ndarray) -> bytes:
     return _saved("array", Image.fromarray(array), "TIFF").data
 
 
-def _other(name: str, kind: str) -> Case:
-    return Case(name, _saved(name, picture(size=(32, 32)), kind).data, "^No image: ")
+def _other(kind: str) -> Iterator[Case]:
+    """Yield a picture of a kind that is not read here, in the first mode that the kind takes, if any."""
+    for mode in ("RGB", "L", "1", "P", "F"):
+        try:
+            data = _saved(kind, picture(mode, size=(32, 32)), kind).data
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+            continue
+        yield Case(f"other-{kind.lower()}", data, "^No image: ")
+        return
 
 
 def _sparse(path: Path) -> None:

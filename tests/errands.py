@@ -25,11 +25,20 @@ def misbehave(order):
             raise ImageError("This is no image.")
         case "defect":
             raise KeyError("a programmer's mistake")
+        case "fill":
+            return Unpicklable()
         case ("once", flag):
             if not Path(flag).exists():
                 Path(flag).touch()
                 os.kill(os.getpid(), signal.SIGSEGV)
     return order
+
+
+class Unpicklable:
+    """A result whose sending takes more memory than there is."""
+
+    def __reduce__(self):
+        raise MemoryError
 
 
 def picture(seed):

@@ -111,9 +111,17 @@ def test_items_are_taken_only_as_far_ahead_as_promised():
         results.close()
 
 
-def test_an_item_that_fills_the_memory_fails_in_its_worker():
-    with Workers(1) as workers, pytest.raises(RuntimeError, match="MemoryError"):
-        list(workers.map_ordered(bytearray, [3 * 1024**3]))
+def test_an_item_that_fills_the_memory_costs_only_itself():
+    with Workers(1) as workers:
+        results = list(workers.map_ordered(bytearray, [10, 3 * 1024**3, 20], chunk=3))
+    refused = Failure("Too large: reading it needs more memory than a worker may use.", "refused")
+    assert results == [bytes(10), refused, bytes(20)]
+
+
+def test_a_worker_without_memory_for_its_own_answer_counts_as_crashed():
+    with Workers(1) as workers:
+        results = list(workers.map_ordered(misbehave, [1, "fill", 2], chunk=1))
+    assert results == [1, Failure("The decoder crashed: exit status 1.", "crashed"), 2]
 
 
 def test_workers_are_kept_between_maps_and_stop_with_the_pool():

@@ -40,3 +40,10 @@ def load_features(path: Path) -> Outcome:
     if Path("sprung").exists():
         raise RuntimeError(f"{path.name} ran code")
     return outcome
+
+
+def decode_image(data: bytes) -> Outcome:
+    """Decode untrusted bytes as a scan does."""
+    from nnguide_core.reading import check
+
+    return outcome_of(lambda: check(data))
