@@ -13,7 +13,7 @@ from hardening.table import Row, markdown
 
 __all__ = ["NAMES", "main"]
 
-NAMES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = ("images", "zips", "checkpoints", "features")
 
 
 def main(names: list[str]) -> int:

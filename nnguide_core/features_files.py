@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -192,11 +191,17 @@ def _type(dtype: str) -> str:
 
 def _from_npz(array: NDArray[Any]) -> Tensor | list[str]:
     if array.dtype.kind in "US":
-        return [
-            str(text)
-            for text in (np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array)
-        ]
+        return _texts(array)
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=False))
+
+
+def _texts(array: NDArray[Any]) -> list[str]:
+    """Return an array's texts, what is no character replaced: NumPy lets numbers beyond Unicode through."""
+    codec = "utf-8" if array.dtype.kind == "S" else f"utf-32-{'be' if array.dtype.str[0] == '>' else 'le'}"
+    width, data = array.dtype.itemsize, array.tobytes()
+    cuts = range(0, width * len(array), width) if width else []
+    texts = [data[start : start + width].decode(codec, "replace").rstrip("\0") for start in cuts]
+    return texts or [""] * len(array)
 
 
 def _lines(file_name: str, values: Tensor, rows: int) -> list[str]:

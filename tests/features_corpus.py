@@ -68,6 +68,11 @@ def good() -> Iterator[FeaturesCase]:
     yield _bytes("npz-bytes-as-paths", npz_bytes(plain | {"paths": plain["paths"].astype("S")}), OK)
     hostile = np.array(["../../etc/passwd", "/etc/passwd", "a\nb", "<b>", "\u202eexe", "=1+1"])
     yield _bytes("npz-hostile-paths", npz_bytes(plain | {"paths": hostile}), OK)
+    beyond = np.array([[0x10FFFF + 1, 65], [2**32 - 1, 66], [0xD800, 67]] * 2, np.uint32).view("U2")[:, 0]
+    yield _bytes("npz-paths-beyond-unicode", npz_bytes(plain | {"paths": beyond}), OK)
+    swapped = plain["paths"].astype(plain["paths"].dtype.newbyteorder(">"))
+    yield _bytes("npz-paths-big-endian", npz_bytes(plain | {"paths": swapped}), OK)
+    yield _bytes("npz-paths-empty", npz_bytes(plain | {"paths": np.array([""] * 6)}), OK)
     yield _bytes("one-image", npz_bytes({name: values[:1] for name, values in plain.items()}), OK)
     same = np.ones((6, 4), np.float32)
     yield _bytes("all-the-same", npz_bytes(plain | {"features": same, "logits": same[:, :3]}), OK)

@@ -66,7 +66,7 @@ def test_nothing_is_written_anywhere(tmp_path, monkeypatch):
     ),
     st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
     st.booleans(),
-    st.binary(max_size=40),
+    st.binary(max_size=40).filter(lambda comment: b"PK\5\6" not in comment),  # the library gives up on it
 )
 def test_what_the_standard_library_writes_is_read_as_it_reads_it(tmp_path, files, method, wide, comment):
     path = tmp_path / "x.zip"

@@ -319,5 +319,6 @@ def test_every_checkpoint_of_the_corpus_is_loaded_or_refused_for_the_expected_re
     cases = [*checkpoint_corpus.checkpoints(), *checkpoint_corpus.damaged(per_file=12)]
     trials = list(attempt(load_checkpoint, made(cases, tmp_path, "weights.pth")))
     assert [trial for trial in trials if trial.is_bad] == []
+    assert list(tmp_path.rglob("sprung")) == []
     assert sum(trial.came.verdict == "ok" for trial in trials) > 10
     assert len(trials) > 250

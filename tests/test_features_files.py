@@ -90,12 +90,22 @@ def test_bfloat16_is_read_from_safetensors(tmp_path, arrays):
 
 @pytest.mark.parametrize(
     "paths",
-    [np.array(["a/ä.png", "b", "c", "d", "e", "f.jpg"]), np.array([b"a", b"b", b"c", b"d", b"e", b"f"])],
+    [
+        np.array(["a/ä.png", "b", "c", "d", "e", "f.jpg"]),
+        np.array(["a/猫.png", "b", "c", "d", "e", "f.jpg"], ">U9"),
+        np.array([b"a", b"b", b"c", b"d", b"e", b"f"]),
+    ],
 )
 def test_npz_holds_paths_as_text(tmp_path, arrays, paths):
     np.savez(tmp_path / "own.npz", **arrays, paths=paths)
     own = features_files.load(tmp_path / "own.npz")
     assert own.paths == tuple(name.decode() if isinstance(name, bytes) else str(name) for name in paths)
+
+
+def test_numbers_that_are_no_characters_become_the_sign_for_that(tmp_path, arrays):
+    codes = np.array([[0x10FFFF + 1, 65], [2**32 - 1, 66], [0xD800, 67]] * 2, np.uint32)
+    np.savez(tmp_path / "own.npz", **arrays, paths=codes.view("U2")[:, 0])
+    assert features_files.load(tmp_path / "own.npz").paths == ("\ufffdA", "\ufffdB", "\ufffdC") * 2
 
 
 def test_safetensors_holds_paths_as_lines(tmp_path, arrays):
@@ -316,5 +326,6 @@ def test_every_features_file_of_the_corpus_is_read_or_refused_for_the_expected_r
     cases = [*features_corpus.features_files(), *features_corpus.damaged(per_file=15)]
     trials = list(attempt(load_features, made(cases, tmp_path, "own.data")))
     assert [trial for trial in trials if trial.is_bad] == []
+    assert list(tmp_path.rglob("sprung")) == []
     assert sum(trial.came.verdict == "ok" for trial in trials) > 20
     assert len(trials) > 250

@@ -61,7 +61,7 @@ class Trial:
         return isinstance(self.came, Outcome) and not self.came.is_named
 
     @property
-    def is_unexpected(self) -> bool:
+    def is_wrong(self) -> bool:
         """Whether it was read or refused otherwise than it should have been."""
         if isinstance(self.came, Failure):
             return not re.search(self.expected or "^$", self.came.reason)
@@ -71,7 +71,7 @@ class Trial:
     @property
     def is_bad(self) -> bool:
         """Whether anything at all is wrong."""
-        return any((self.crashed, self.hung, self.is_excessive, self.is_unnamed, self.is_unexpected))
+        return any((self.crashed, self.hung, self.is_excessive, self.is_unnamed, self.is_wrong))
 
 
 def attempt(

@@ -1,6 +1,7 @@
 """Odd, malformed and hostile zips, made by code, each with what reading it must give."""
 
 import io
+import random
 import stat
 import struct
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from tests import corpus
 
-__all__ = ["RawEntry", "ZipCase", "image_bytes", "raw_zip", "zips"]
+__all__ = ["RawEntry", "ZipCase", "damage", "image_bytes", "raw_zip", "zips"]
 
 UTF8, ENCRYPTED = 0x800, 0x1
 
@@ -85,7 +86,25 @@ def odd_zips() -> Iterator[ZipCase]:
         "behind-a-program", lambda path: path.write_bytes(b"#!/bin/sh\n" * 9 + plain), kept=["1.png"]
     )
     yield ZipCase("empty", lambda path: path.write_bytes(raw_zip([])))
+    yield ZipCase("streamed", lambda path: path.write_bytes(_streamed(image)), kept=["1.png"])
+    endless = "x" * 65_000 + ".png"
+    yield _raw("65,000-byte-name", [RawEntry(endless.encode(), image)], kept=[endless])
+    deep = "/".join("d" * 2_000) + ".png"
+    yield _raw("2,000-folders-deep", [RawEntry(deep.encode(), image), two[0]], kept=[deep, "cat/1.png"])
     yield ZipCase("64-bit", lambda path: path.write_bytes(_wide(image)), kept=["1.png"])
+
+
+def damage(count: int, seed: int = 0) -> Iterator[ZipCase]:
+    """Yield a good zip cut anywhere and with bytes changed anywhere, mostly in its directory."""
+    generator = random.Random(seed)  # noqa: S311 - no secret
+    plain = raw_zip([RawEntry(b"cat/1.png", image_bytes()), RawEntry(b"2.png", image_bytes(1), method=0)])
+    start = plain.index(b"PK\1\2")
+    for turn in range(count):
+        changed = bytearray(plain)
+        for _ in range(generator.choice((1, 1, 2, 5))):
+            changed[generator.randrange(start if turn % 2 else 0, len(plain))] = generator.randrange(256)
+        yield _bytes(f"flipped-{turn}", bytes(changed), "")
+        yield _bytes(f"cut-and-flipped-{turn}", bytes(changed[: generator.randrange(len(plain))]), "")
 
 
 def hostile_entries() -> Iterator[ZipCase]:
@@ -142,6 +161,9 @@ def damaged_zips() -> Iterator[ZipCase]:
     yield _bytes(
         "wrong-count", _with(plain, end + 8, "<HH", 9, 9), "^Damaged zip: .*2 entries where it says 9"
     )
+    fake = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 2**30, 0, 0)
+    in_comment = plain[:-2] + struct.pack("<H", len(fake)) + fake
+    yield _bytes("end-record-in-the-comment", in_comment, "^Damaged zip: ")
     start = plain.index(b"PK\1\2")
     yield _bytes("overwritten", _with(plain, start, "<L", 0), "^Damaged zip: .*overwritten")
     yield _bytes("name-beyond-the-end", _with(plain, start + 28, "<H", 60_000), "^Damaged zip: ")
@@ -241,6 +263,25 @@ def _many(count: int) -> bytes:
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, start + len(directory), 1)
     last = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65_535, 65_535, 2**32 - 1, 2**32 - 1, 0)
     return entry[:start] + directory + record + locator + last
+
+
+def _streamed(image: bytes) -> bytes:
+    """Return a zip as it is written to a pipe: sizes and checksums behind the data."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *_: object) -> int:
+            raise io.UnsupportedOperation
+
+        def tell(self) -> int:
+            raise io.UnsupportedOperation
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("1.png", image)
+    return pipe.getvalue()
 
 
 def _wide(image: bytes) -> bytes:
