@@ -1,4 +1,4 @@
-"""Own data in a real browser: uploaded, computed, a miss explained, judged, exported; a restart forgets nothing."""
+"""Own data in a real browser: uploaded, computed, explained, judged, exported; a restart forgets nothing."""
 
 import csv
 import io
