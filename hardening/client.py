@@ -16,6 +16,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
 from streamlit.proto.Common_pb2 import FileURLsRequest
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.NewSession_pb2 import Config
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -55,6 +56,7 @@ class Session:
     values: dict[str, WidgetState] = field(default_factory=dict)  # what the user set, by widget id
     cached: dict[str, ForwardMsg] = field(default_factory=dict)  # messages not sent again
     received: int = 0  # bytes
+    settings: Config | None = None  # what the server told its page
     _seen: set[tuple[int, ...]] = field(default_factory=set)
     _fragments: dict[tuple[int, ...], str] = field(default_factory=dict)
     _stamp: int = 0
@@ -93,9 +95,12 @@ class Session:
         await self.rerun()
 
     async def press(self, label: str) -> None:
+        """Press the first button with this label."""
+        await self.press_widget(self.widget("button", label))
+
+    async def press_widget(self, button: Shown) -> None:
         """Press a button."""
-        state = WidgetState(id=self.widget("button", label).id, trigger_value=True)
-        await self.rerun(once=state)
+        await self.rerun(once=WidgetState(id=button.id, trigger_value=True))
 
     async def set(self, kind: str, label: str, value: Any) -> None:
         """Give a widget a value; kind is Streamlit's name of the element."""
@@ -182,7 +187,8 @@ class Session:
         assert self.socket is not None, "open the session first"
         data = await asyncio.wait_for(self.socket.recv(decode=False), _WAIT)
         self.received += len(data)
-        message = ForwardMsg.FromString(data)
+        message = ForwardMsg()
+        message.ParseFromString(data)
         if message.WhichOneof("type") == "ref_hash":
             known = self.cached[message.ref_hash]
             full = ForwardMsg()
@@ -250,6 +256,7 @@ class Session:
 
     def _start(self, message: ForwardMsg) -> None:
         self.id = message.new_session.initialize.session_id
+        self.settings = message.new_session.config
         self._seen = set()
 
     def _navigate(self, message: ForwardMsg) -> None:

@@ -53,6 +53,8 @@ def serve(folder: Path, env: dict[str, str] | None = None, script: str | Path = 
     try:
         _wait_until_healthy(server)
         yield server
+        if (status := process.poll()) is not None:
+            raise RuntimeError(f"The server ended by itself, with {status}:\n{log.read_text()[-2000:]}")
     finally:
         process.kill()
         process.wait(timeout=30)
