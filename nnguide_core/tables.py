@@ -1,23 +1,26 @@
-"""Every judged image as one table, as CSV or Parquet: what the export page and the CLI write.
+"""Judged images and bank images as tables, as CSV or Parquet: what the export page and the CLI write.
 
 In CSV a leading = + - @ of a name is defused, so that a spreadsheet reads it as text; Parquet keeps names
 as they are.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from nnguide_core.evaluation import Evaluation, Judged
 from nnguide_core.files import write_atomic
 from nnguide_core.names import csv_safe
 from nnguide_core.records import Role, Run, Verdict
+from nnguide_core.scoring import usage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["decision_in_words", "image_table", "to_csv", "to_parquet", "write_table"]
+__all__ = ["bank_table", "decision_in_words", "image_table", "to_csv", "to_parquet", "write_table"]
 
 NEIGHBOURS_LISTED = 10  # bank images named per row, at most
 
@@ -38,7 +41,7 @@ def image_table(
         k: neighbours that guide.
         threshold: a query is flagged as OOD when its score is at least this.
         verdicts: image id -> what a person decided; the columns are empty where nothing was said.
-        run: what the numbers came from, kept in the table's metadata.
+        run: what the numbers came from: its id is a column, and all of it is in the table's metadata.
     """
     import pyarrow as pa
 
@@ -47,7 +50,51 @@ def image_table(
     schema = _schema()
     parts = [_part(judged, evaluation, k, threshold, bank_paths, verdicts) for judged in evaluation.queries]
     table = pa.concat_tables([schema.empty_table(), *(pa.table(part, schema) for part in parts)])
-    return table if run is None else table.replace_schema_metadata({"nnguide.run": run.to_json()})
+    return _with_run(table, run)
+
+
+def bank_table(
+    evaluation: Evaluation, k: int, left_out: Collection[int] = (), run: Run | None = None
+) -> "pa.Table":
+    """Return one row per bank row, in the bank's order: what each image does, and why to leave it out.
+
+    The column exclude is true where a person left the row out, or where the image has the bytes of a query:
+    such rows are what predict_features(..., exclude=rows) takes.
+
+    Args:
+        evaluation: what was judged.
+        k: neighbours that guide.
+        left_out: bank rows that a person decided to leave out.
+        run: as for image_table.
+
+    Raises:
+        ValueError: a row is not in the bank.
+    """
+    import pyarrow as pa
+
+    bank = evaluation.bank
+    if strangers := [row for row in left_out if not 0 <= row < bank.size]:
+        raise ValueError(f"The bank has rows 0 to {bank.size - 1}, got {strangers[0]} to leave out.")
+    images = {image.id: image for image in evaluation.question.bank.dataset.images}
+    copies = {image for judged in evaluation.queries for image in judged.features.ids} & set(bank.ids)
+    served = torch.zeros(bank.size, dtype=torch.int64)
+    for judged in evaluation.queries:
+        served += usage(judged.neighbors, bank.size, k)
+    reasons = [
+        " and ".join(["left out by hand"] * (row in left_out) + ["same bytes as a query"] * (image in copies))
+        for row, image in enumerate(bank.ids)
+    ]
+    columns = {
+        "row": pa.array(range(bank.size), pa.int64()),
+        "id": list(bank.ids),
+        "path": [images[image].path for image in bank.ids],
+        "label": [images[image].label or "" for image in bank.ids],
+        "energy": pa.array(bank.energies.numpy(), pa.float32()),
+        "queries_served": pa.array(served.numpy(), pa.int64()),
+        "exclude": [bool(reason) for reason in reasons],
+        "reason": reasons,
+    }
+    return _with_run(pa.table(columns), run)
 
 
 def decision_in_words(role: Role, flagged: bool) -> str:
@@ -93,6 +140,16 @@ def write_table(table: "pa.Table", path: Path) -> None:
     if writer is None:
         raise ValueError(f"A table is written as .csv or .parquet, got {path.name!r}.")
     write_atomic(path, writer(table))
+
+
+def _with_run(table: "pa.Table", run: Run | None) -> "pa.Table":
+    """Return the table with the run's id in a column and all of it in the metadata."""
+    import pyarrow as pa
+
+    if run is None:
+        return table
+    table = table.append_column("run", pa.array([run.id] * table.num_rows, pa.string()))
+    return table.replace_schema_metadata({"nnguide.run": run.to_json()})
 
 
 def _schema() -> "pa.Schema":

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from nnguide_core.evaluation import Evaluation, Part, Question, evaluate
 from nnguide_core.records import Dataset, Role, Run, Threshold, Verdict
-from nnguide_core.tables import decision_in_words, image_table, to_csv, to_parquet, write_table
+from nnguide_core.tables import bank_table, decision_in_words, image_table, to_csv, to_parquet, write_table
 from tests.synthetic import make_question
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* NaN or infinity")
@@ -192,3 +192,51 @@ def test_an_empty_table_has_the_same_columns(answered, queries):
     read = parquet.read_table(io.BytesIO(to_parquet(table)))
     assert read.column_names == table.column_names
     assert len(to_csv(table).splitlines()) == table.num_rows + 1
+
+
+def test_every_bank_row_says_whom_it_serves(answered):
+    rows = bank_table(answered, 4).to_pylist()
+    served = [0] * answered.bank.size
+    for judged in answered.queries:
+        for row in judged.neighbors.indices[judged.neighbors.finite, :4].flatten().tolist():
+            served[row] += 1
+    assert [row["queries_served"] for row in rows] == served
+    assert [row["row"] for row in rows] == list(range(90))
+    assert [row["id"] for row in rows] == list(answered.bank.ids)
+    assert [row["energy"] for row in rows] == answered.bank.energies.tolist()
+    assert not any(row["exclude"] for row in rows)
+
+
+def test_rows_left_out_by_hand_and_copies_of_queries_are_to_be_excluded():
+    question = make_question(bank=30, id_sizes=(6,), ood_sizes=(5,))
+    bank = question.bank
+    ids = question.queries[0].features.ids
+    shared = replace(bank.dataset.images[7], id=ids[2])
+    images = tuple(shared if row == 7 else image for row, image in enumerate(bank.dataset.images))
+    dataset = replace(bank.dataset, images=images)
+    leaky = Part(dataset, replace(bank.features, ids=dataset.ids, dataset=dataset.fingerprint))
+    answered = evaluate(replace(question, parts=(leaky, *question.queries)), k=3, baselines=())
+    chosen = {
+        row["row"]: row["reason"] for row in bank_table(answered, 3, {4, 7}).to_pylist() if row["exclude"]
+    }
+    assert chosen == {4: "left out by hand", 7: "left out by hand and same bytes as a query"}
+
+
+def test_a_row_that_the_bank_does_not_have_cannot_be_left_out(answered):
+    with pytest.raises(ValueError, match="rows 0 to 89, got 90"):
+        bank_table(answered, 4, [3, 90])
+
+
+def test_without_queries_no_bank_row_serves_any():
+    table = bank_table(evaluate(make_question(id_sizes=(), ood_sizes=()), baselines=()), 4)
+    assert set(table["queries_served"].to_pylist()) == {0}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda a, r: image_table(a, 4, -2.0, {}, r), lambda a, r: bank_table(a, 4, (), r)]
+)
+def test_a_table_carries_its_run_in_every_row_and_in_its_metadata(answered, make):
+    run = answered.run(4)
+    table = make(answered, run)
+    assert set(table["run"].to_pylist()) == {run.id}
+    assert Run.from_json(table.schema.metadata[b"nnguide.run"].decode()) == run

@@ -10,14 +10,16 @@ from streamlit.delta_generator import DeltaGenerator
 
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.provenance import save_detector
-from nnguide_core.records import Verdict
-from nnguide_core.tables import image_table, to_csv, to_parquet
+from nnguide_core.records import Run, Verdict
+from nnguide_core.tables import bank_table, image_table, to_csv, to_parquet
 from views import report as one_file
+from views import state
 from views.current import View
-from views.frame import current_theme
+from views.figure_parts import signed_figure
+from views.frame import current_theme, run_in_a_line
 from views.text import markdown_text
 
-__all__ = ["detector", "report", "tables"]
+__all__ = ["bank", "detector", "figures", "report", "tables"]
 
 _LOADING = """from nnguide_core import NNGuide
 
@@ -29,6 +31,14 @@ flagged = found.score >= threshold                             # higher score = 
 reasons = [                                                    # ids of the bank images behind each score
     [detector.bank.ids[row] for row in rows] for rows in found.indices.tolist()
 ]"""
+
+
+_EXCLUDING = """import csv
+
+with open("bank-to-exclude.csv", newline="", encoding="utf-8") as file:
+    rows = [int(line["row"]) for line in csv.DictReader(file)]
+
+found = detector.neighbors_features(features, logits=logits, exclude=rows)  # as if they were not there"""
 
 
 def detector(view: View) -> None:
@@ -63,9 +73,67 @@ def tables(view: View) -> None:
     _offer(columns[0], f"All {table.num_rows:,} images, CSV", to_csv(table), "images.csv")
     _offer(columns[1], f"All {table.num_rows:,} images, Parquet", to_parquet(table), "images.parquet")
     _offer(columns[2], f"{wrong.num_rows:,} misflagged, CSV", to_csv(wrong), "misflagged.csv")
-    _offer(columns[3], f"{len(view.verdicts):,} verdicts, JSON", _verdicts(view.verdicts), "verdicts.json")
+    _offer(
+        columns[3],
+        f"{len(view.verdicts):,} verdicts, JSON",
+        _verdicts(view.verdicts, view.run),
+        "verdicts.json",
+    )
     run = view.run.to_json()
     st.download_button("The run that all of this comes from, JSON", run, "run.json", on_click="ignore")
+
+
+def bank(view: View) -> None:
+    """Offer the bank's images with what they do, and those to leave out."""
+    st.subheader("The bank")
+    left_out = state.left_out()
+    st.text(
+        "One row per bank image: row, id, path, label, energy, queries served, and whether to exclude it: "
+        "images that have the same bytes as a query, and those put on the list beside a misflagged image "
+        f"({len(left_out):,} now)."
+    )
+    if left_out and st.button("Empty the list"):
+        state.leave_out(frozenset())
+        st.rerun()
+    if not st.toggle("Prepare the bank's tables", key=state.field("export.bank", default=False)):
+        return
+    table = bank_table(view.evaluation, view.k, left_out, view.run)
+    chosen = table.filter(table["exclude"])
+    columns = st.columns(4)
+    _offer(columns[0], f"All {table.num_rows:,} bank images, CSV", to_csv(table), "bank.csv")
+    _offer(columns[1], f"All {table.num_rows:,} bank images, Parquet", to_parquet(table), "bank.parquet")
+    _offer(columns[2], f"{chosen.num_rows:,} to exclude, CSV", to_csv(chosen), "bank-to-exclude.csv")
+    st.code(_EXCLUDING, language="python")
+
+
+def figures(view: View) -> None:
+    """Show the figures with their run below; the camera of each saves SVG, a button HTML."""
+    st.subheader("Figures")
+    if not st.toggle("Prepare the figures", key=state.field("export.figures", default=False)):
+        st.text("Histogram, ROC, precision and recall, every k: as SVG, and as HTML that needs no network.")
+        return
+    drawn = one_file.figures(view, current_theme())
+    if not drawn:
+        st.info("Without ID and OOD queries that have scores there are no figures.")
+        return
+    st.text("The camera in a figure's corner saves it as SVG. Every file says below which run it comes from.")
+    for name, figure in drawn.items():
+        signed = signed_figure(figure, run_in_a_line(view), current_theme())
+        options = {
+            "format": "svg",
+            "filename": f"nnguide-{name}",
+            "width": 960,
+            "height": signed.layout.height,
+        }
+        st.plotly_chart(
+            signed,
+            theme=None,
+            width="stretch",
+            key=f"export.{name}",
+            config={"displayModeBar": True, "toImageButtonOptions": options},
+        )
+        page = one_file.figure_page(signed, name, view, current_theme())
+        st.download_button(f"{name}, HTML", page, f"nnguide-{name}.html", on_click="ignore")
 
 
 def report(view: View) -> None:
@@ -88,9 +156,9 @@ def _detector_file(view: View) -> bytes:
         return path.read_bytes()
 
 
-def _verdicts(verdicts: Mapping[str, Verdict]) -> str:
+def _verdicts(verdicts: Mapping[str, Verdict], run: Run) -> str:
     said = [
         {"image": each.image, "decision": each.decision, "note": each.note, "when": each.when.isoformat()}
         for each in verdicts.values()
     ]
-    return json.dumps(said, indent=1)
+    return json.dumps({"run": json.loads(run.to_json()), "verdicts": said}, indent=1)

@@ -1,6 +1,7 @@
 """What every figure is made of: the theme's layout, thinned lines, the k axis."""
 
 from functools import cache
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,22 @@ from numpy.typing import NDArray
 from views.text import plotly_text
 from views.theme import Theme, plotly_template
 
-__all__ = ["NAME_LIMIT", "PERCENT", "Counts", "Floats", "finish", "k_axis", "line", "thin", "thin_by_k"]
+__all__ = [
+    "NAME_LIMIT",
+    "PERCENT",
+    "Counts",
+    "Floats",
+    "finish",
+    "k_axis",
+    "line",
+    "signed_figure",
+    "thin",
+    "thin_by_k",
+]
 
 MAX_POINTS = 500  # per curve
+_LINE = 130  # characters below a figure
+_HEIGHT = 420  # pixels of a figure that has none of its own
 NAME_LIMIT = 44  # characters of a name on an axis or in a legend; hovers show it whole
 PERCENT = ".0%"
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -25,6 +39,29 @@ def finish(figure: go.Figure, theme: Theme) -> go.Figure:
     """Return the figure in the colours of a theme."""
     figure.update_layout(template=_template(theme))
     return figure
+
+
+def signed_figure(figure: go.Figure, words: str, theme: Theme) -> go.Figure:
+    """Return a copy with what it comes from written below it, for a file that travels alone."""
+    lines = wrap(words, _LINE)
+    below = 24 + 16 * len(lines)
+    signed = go.Figure(figure)
+    height = signed.layout.height or _HEIGHT
+    signed.update_layout(height=height + below, margin_b=60 + below)
+    signed.add_annotation(
+        text="<br>".join(plotly_text(each) for each in lines),
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=0,
+        yshift=-50,
+        xanchor="left",
+        yanchor="top",
+        align="left",
+        showarrow=False,
+        font={"color": theme.muted, "size": 11},
+    )
+    return signed
 
 
 def thin(count: int) -> NDArray[np.intp]:

@@ -18,6 +18,7 @@ __all__ = [
     "errors_as_sentences",
     "number",
     "rule_in_words",
+    "run_in_a_line",
     "run_strip",
 ]
 
@@ -33,6 +34,11 @@ def errors_as_sentences() -> Iterator[None]:
 
 def run_strip(view: View) -> None:
     """Show on one line what every number of the page comes from."""
+    st.text(literal(run_in_a_line(view)), help=_versions(view.run))
+
+
+def run_in_a_line(view: View) -> str:
+    """Return what every number comes from: model, bank, queries, k, threshold, run."""
     run = view.run
     queries = ", ".join(f"{query.name} ({query.size:,})" for query in run.queries)
     parts = [
@@ -43,7 +49,7 @@ def run_strip(view: View) -> None:
         f"threshold {number(view.threshold)} ({rule_in_words(run.threshold)})",
         f"run {run.id[:8]}",
     ]
-    st.text(literal("  ·  ".join(parts)), help=_versions(run))
+    return "  ·  ".join(parts)
 
 
 def cautions(view: View) -> None:

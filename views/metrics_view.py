@@ -22,6 +22,11 @@ def show_metrics(rows: Sequence[MetricsRow]) -> None:
         first = block[0]
         st.text(literal(f"{name}: {first.ood_count:,} OOD images against {first.id_count:,} ID images"))
         st.dataframe(metrics_frame(block), hide_index=True, width="stretch")
+    if rows:
+        st.caption(
+            "OOD is the positive class. In brackets the 95 % interval of a stratified bootstrap. 95 % is at "
+            "least 95 %; equal scores share one threshold."
+        )
     if left_out := max((row.left_out for row in rows), default=0):
         st.caption(f"Left out, because a score is not a finite number: {left_out:,} images at most per line.")
 
@@ -44,8 +49,10 @@ def differences_frame(rows: Sequence[DifferenceRow]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "baseline": [row.baseline for row in rows],
-            "difference": [f"{each.estimate:+.4f}" if each else "not defined" for each in found],
-            "95 % interval": [f"{each.low:+.4f} to {each.high:+.4f}" if each else "" for each in found],
+            "difference": [_signed(each.estimate) if each else "not defined" for each in found],
+            "95 % interval": [
+                f"{_signed(each.low)} to {_signed(each.high)}" if each else "" for each in found
+            ],
             "p": [_p_value(each.p_value) if each else "" for each in found],
             "images": [f"{row.images:,}" for row in rows],
         }
@@ -76,6 +83,10 @@ def _share_between(found: Interval | None) -> str:
     if found is None:
         return "not defined"
     return f"{share(found.estimate)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")
 
 
 def _p_value(value: float) -> str:

@@ -23,7 +23,7 @@ from views.queries import Query, hardest
 from views.text import literal
 from views.theme import Theme
 
-__all__ = ["figures", "html_report"]
+__all__ = ["figure_page", "figures", "html_report"]
 
 _MOST_IMAGES = 100  # misflagged images shown, those closest to the threshold
 _NEIGHBOURS = 5  # shown for each
@@ -33,12 +33,21 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 def html_report(view: View, theme: Theme) -> str:
     """Return the report as an HTML page; every name in it is shown literally."""
     drawn = "".join(_figure(figure) for figure in figures(view, theme).values())
+    body = f"{_run(view)}{drawn}{_metrics(view)}{_misflagged(view)}"
+    return _page("NNGuide report", body, view, theme)
+
+
+def figure_page(figure: go.Figure, name: str, view: View, theme: Theme) -> str:
+    """Return one figure as an HTML page that needs no network, with its run."""
+    return _page(f"NNGuide: {name}", _figure(figure) + _run(view), view, theme)
+
+
+def _page(title: str, body: str, view: View, theme: Theme) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>NNGuide report</title><style>{_style(theme)}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body><h1>NNGuide report</h1>"
-        f"{_run(view)}{drawn}{_metrics(view)}{_misflagged(view)}"
+        f"<title>{title}</title><style>{_style(theme)}</style>"
+        f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1>{body}"
         f"<h2>The run</h2><pre>{escape(view.run.to_json())}</pre></body></html>"
     )
 

@@ -39,7 +39,6 @@ from views.map_table import map_table as make_map_table
 from views.score_tables import binned_scores
 from views.upload_memory import cap_uploads
 
-
 __all__ = [
     "bank_images",
     "demo_question",

@@ -25,6 +25,8 @@ __all__ = [
     "k",
     "keep",
     "kept",
+    "leave_out",
+    "left_out",
     "open_image",
     "open_question",
     "question",
@@ -53,13 +55,17 @@ class Selection:
     source: str = ""
 
 
-def start() -> None:
-    """Take what the address says into a fresh session; later the session leads and the address follows."""
+def start(owner: str = "") -> None:
+    """Take what the address says into a fresh session; later the session leads and the address follows.
+
+    Args:
+        owner: hexadecimal, of who is logged in; what the session uploads can be told by it.
+    """
     _keep_fields()  # the page that has just been left takes its widgets with it
     if _get("started"):
         return
     _set("started", True)
-    _set("session", secrets.token_hex(16))
+    _set("session", owner + secrets.token_hex(16))
     address = st.query_params
     _set("question", address.get("run", ""))
     _set("image", address.get("image", ""))
@@ -135,6 +141,17 @@ def image() -> str:
 def open_image(image_id: str) -> None:
     """Look at one image, on every page."""
     _set("image", image_id)
+
+
+def left_out() -> frozenset[int]:
+    """Return the bank rows of the open question that the user decided to leave out."""
+    chosen: frozenset[int] = kept(f"left_out.{question()}", frozenset())
+    return chosen
+
+
+def leave_out(rows: frozenset[int]) -> None:
+    """Set the bank rows of the open question that are left out when exporting."""
+    keep(f"left_out.{question()}", rows)
 
 
 def with_verdicts() -> bool:

@@ -6,7 +6,7 @@ import torch
 
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.explanation import Typical, WhatIf, flips, gap_to, typical, what_if
-from views import resources
+from views import resources, state
 from views.current import View
 from views.frame import current_theme, number
 from views.image_charts import Quantities, energy_guidance_plane, score_over_k, top_classes
@@ -134,6 +134,11 @@ def _show_what_if(view: View, query: Query, unticked: frozenset[int]) -> None:
         st.error(markdown_text(str(error)))
         return
     st.info(markdown_text(_what_if_in_words(query, found, len(unticked))), icon=":material/science:")
+    if unticked <= state.left_out():
+        st.caption("On the list of bank images to leave out: see the export page.")
+    elif st.button("Put on the list of bank images to leave out"):
+        state.leave_out(state.left_out() | unticked)
+        st.rerun()
 
 
 def _what_if_in_words(query: Query, found: WhatIf, count: int) -> str:
