@@ -163,6 +163,9 @@ def over_k(
         ValueError: a k is out of range, or the level is not in (0, 1].
     """
     check_level(level)
+    for side, searched in (("ID", id_neighbors), ("OOD", ood_neighbors)):
+        if not len(searched.energy):
+            raise UndefinedMetricError(f"There are no {side} scores, so the metric is not defined.")
     chosen = _check_ks(ks, min(_kept(id_neighbors), _kept(ood_neighbors)))
     queries = len(id_neighbors.energy) + len(ood_neighbors.energy)
     per_block = max(1, _SCORE_BYTES // (4 * max(1, queries)))

@@ -141,6 +141,8 @@ def test_queries_that_are_not_finite_are_refused_with_their_count() -> None:
 def test_an_empty_side_is_not_defined() -> None:
     with pytest.raises(UndefinedMetricError, match="There are no OOD scores"):
         over_k(random_side(0, 6, 3), random_side(1, 0, 3))
+    with pytest.raises(UndefinedMetricError, match="There are no ID scores"):
+        over_k(Similarities(torch.zeros(0, 0), torch.zeros(0)), random_side(1, 6, 3))
 
 
 @pytest.mark.parametrize("ks", [[0], [31], [], [-1, 3]])

@@ -42,6 +42,7 @@ def result(view: View) -> View:
         view = score_board(view, resources.score_table(view.run.question), key="board")
     except UndefinedMetricError as error:
         st.info(markdown_text(f"No histogram and no curves: {error}"))
+        run_strip(view)
         return view
     every = resources.metrics(view.run.question, view.k)
     rows = [row for row in every if row.detector == NNGUIDE]

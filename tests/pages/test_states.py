@@ -1,0 +1,152 @@
+"""Every page in every state: a whole run, no ID queries, no OOD queries, verdicts given, an unknown run."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from nnguide_core.jobs import Job, JobContext
+from nnguide_core.own_features import OwnFile, own_question
+from nnguide_core.plans import answer
+from nnguide_core.questions import keep
+from nnguide_core.records import Role, Verdict
+from nnguide_core.settings import BankSettings
+
+APP = Path(__file__).parents[2] / "app.py"
+PAGES = ("data", "scores", "map", "triage", "export")
+ROLES = {"train": Role.BANK, "test": Role.ID, "street": Role.OOD}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("NNGUIDE_HOME", str(tmp_path_factory.mktemp("home")))
+    patch.setenv("NNGUIDE_DATA_ROOTS", str(tmp_path_factory.mktemp("data")))
+    st.cache_resource.clear()
+    yield
+    from views import resources
+
+    resources.jobs().close()
+    st.cache_resource.clear()
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three runs of features alone: whole, without ID queries, without OOD queries; their fingerprints."""
+    folder = tmp_path_factory.mktemp("features")
+    whole = {
+        name: written(folder, name, centre) for name, centre in zip(ROLES, (0.6, 0.55, 0.3), strict=True)
+    }
+    kinds = {"whole": list(ROLES), "no ID": ["train", "street"], "no OOD": ["train", "test"]}
+    return {
+        kind: computed([OwnFile(whole[name], name, ROLES[name]) for name in names])
+        for kind, names in kinds.items()
+    }
+
+
+def written(folder, name, centre):
+    rng = np.random.default_rng(len(name))
+    features = rng.normal(centre, 0.2, (40, 6)).clip(0).astype(np.float32)
+    np.savez(folder / name, features=features, logits=4 * features[:, :3])
+    return folder / f"{name}.npz"
+
+
+def computed(files):
+    from views import resources
+
+    question = own_question(files, BankSettings(), None)
+    keep(resources.workspace(), question)
+    return answer(resources.workspace(), question, JobContext(Job("key", "title", {})))
+
+
+def shown(page, question):
+    app = AppTest.from_file(str(APP), default_timeout=240)
+    app.query_params["run"] = question
+    if page != "data":
+        app.switch_page(f"pages/{page}.py")
+    app.run()
+    assert not app.exception
+    return app
+
+
+def said(app, *kinds):
+    return " ".join(str(each.value).replace("\\", "") for kind in kinds for each in app.get(kind))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_on_own_data_names_its_run_and_has_no_error(runs, page):
+    app = shown(page, runs["whole"])
+    assert not app.error
+    assert "model own features" in said(app, "text")
+    assert "test (40), street (40)" in said(app, "text")
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("data", "No histogram and no curves"),
+        ("scores", "No histogram and no curves"),
+        ("map", "no ID queries to set a threshold with"),
+        ("triage", "no ID queries to set a threshold with"),
+        ("export", "Without a threshold there are no decisions to export"),
+    ],
+)
+def test_without_id_queries_a_page_says_what_is_missing(runs, page, sentence):
+    app = shown(page, runs["no ID"])
+    if page == "map":
+        from views import resources
+
+        for job in resources.jobs().all():
+            assert job.wait(240)
+        app.run()
+    assert not app.error
+    assert sentence in said(app, "info")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_without_ood_queries_a_page_shows_what_is_defined(runs, page):
+    app = shown(page, runs["no OOD"])
+    assert not app.error
+    assert "queries test (40)" in said(app, "text")
+    if page in ("data", "scores"):
+        assert "No histogram and no curves" in said(app, "info")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_unknown_run_gets_one_sentence_on_every_page(page):
+    app = shown(page, "f" * 16)
+    assert ["does not know the run" in each.value for each in app.error] == [True]
+
+
+def test_a_verdict_is_shown_with_what_it_changes(runs):
+    from views import resources
+
+    street = resources.evaluation(runs["whole"]).ood[0]
+    verdict = Verdict(street.features.ids[0], "really ID", "a note", datetime.now(UTC))
+    resources.workspace().add_verdicts([verdict])
+    app = shown("triage", runs["whole"])
+    assert "What 1 verdicts change" in [each.label for each in app.expander]
+    assert "street: 40 OOD images" in said(app, "text")
+    assert "street: 39 OOD images" in said(app, "text")
+    app = shown("scores", runs["whole"])
+    next(each for each in app.toggle if each.label == "Show what the verdicts change").set_value(True).run()
+    assert not app.exception
+    assert "with 1 verdicts applied" in said(app, "text")
+
+
+def test_an_image_of_the_address_is_explained_beside_its_neighbours(runs):
+    from views import resources
+
+    street = resources.evaluation(runs["whole"]).ood[0]
+    app = AppTest.from_file(str(APP), default_timeout=240)
+    app.query_params.update({"run": runs["whole"], "image": street.features.ids[1], "k": "4"})
+    app.run()
+    assert not app.exception
+    assert len(app.checkbox) == 4
+    assert "Why?" in said(app, "markdown")
+    app.checkbox[0].uncheck().run()
+    assert "Without 1 bank image the score is" in said(app, "info")
