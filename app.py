@@ -13,7 +13,7 @@ st.set_page_config(
     layout="wide",
 )
 login.require_login()
-state.start()
+state.start(login.owner())
 page = st.navigation(navigation.pages(), position="top")
 with frame.errors_as_sentences():
     page.run()

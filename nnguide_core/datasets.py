@@ -26,7 +26,7 @@ from nnguide_core.progress import Cancelled, OnProgress
 from nnguide_core.records import Dataset, ImageRef, Role, Skipped, fingerprint
 from nnguide_core.regular_files import open_regular
 from nnguide_core.scanning import Watch, check_bytes, check_places
-from nnguide_core.settings import data_roots
+from nnguide_core.settings import data_roots, workspace_home
 from nnguide_core.workers import Failure, Workers
 
 __all__ = [
@@ -216,6 +216,8 @@ def read_bytes(dataset: Dataset, image: ImageRef) -> bytes:
 def allowed_path(text: str) -> Path:
     """Return a typed path, resolved, if it lies under an allowed root (settings.data_roots).
 
+    The workspace is never allowed, nor a folder whose scan would find it: it holds what others uploaded.
+
     Raises:
         ForbiddenPathError: it does not, in the same words whether or not anything is there.
         DatasetError: it does, but nothing is there.
@@ -226,7 +228,7 @@ def allowed_path(text: str) -> Path:
         typed = Path.home().joinpath(*typed.parts[1:])
     try:
         path = typed.resolve()
-        inside = any(path.is_relative_to(root) for root in roots)
+        inside = any(path.is_relative_to(root) for root in roots) and not _meets_workspace(path)
     except (OSError, ValueError, RuntimeError):  # too long, a zero byte, links in a circle
         inside = False
     if not inside:
@@ -235,6 +237,13 @@ def allowed_path(text: str) -> Path:
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
         raise DatasetError(f"There is nothing at {visible(str(path))}.")
     return path
+
+
+def _meets_workspace(path: Path) -> bool:
+    home = workspace_home()
+    if path.is_relative_to(home):
+        return True
+    return home.exists() and home.is_relative_to(path) and not is_litter(str(home.relative_to(path)))
 
 
 def split(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:

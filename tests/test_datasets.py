@@ -280,6 +280,26 @@ def test_only_paths_below_an_allowed_root_are_allowed(tmp_path, monkeypatch):
         allowed_path(str(root / "missing"))
 
 
+@pytest.mark.parametrize(("workspace", "refused"), [("work", True), (".hidden/work", False)])
+def test_the_workspace_is_not_allowed_nor_a_folder_whose_scan_would_find_it(
+    tmp_path, monkeypatch, workspace, refused
+):
+    (tmp_path / workspace / "blobs").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "in").symlink_to(tmp_path / workspace)
+    monkeypatch.setenv("NNGUIDE_DATA_ROOTS", str(tmp_path))
+    monkeypatch.setenv("NNGUIDE_HOME", str(tmp_path / workspace))
+    assert allowed_path(str(tmp_path / "photos")) == tmp_path / "photos"
+    for inside in (workspace, f"{workspace}/blobs", f"{workspace}/missing", "photos/in", "photos/in/blobs"):
+        with pytest.raises(ForbiddenPathError):
+            allowed_path(str(tmp_path / inside))
+    if refused:
+        with pytest.raises(ForbiddenPathError):
+            allowed_path(str(tmp_path))
+    else:
+        assert allowed_path(str(tmp_path)) == tmp_path
+
+
 def test_a_path_outside_is_refused_in_the_same_words_whether_or_not_it_exists(tmp_path, monkeypatch):
     root = tmp_path / "root"
     root.mkdir()

@@ -17,6 +17,7 @@ from nnguide_core.records import Role, fingerprint
 from nnguide_core.settings import data_roots, session_upload_limit
 from nnguide_core.store import StoredDataset
 from views import job_panel, resources, state
+from views.login import is_ours
 from views.text import literal, markdown_text
 from views.upload_memory import free
 
@@ -168,7 +169,7 @@ def _start(name: str, files: Sequence[str], work: partial[Chosen]) -> None:
 
 def _opened_before() -> None:
     """Take a dataset that the workspace knows, without reading it again."""
-    known = resources.workspace().datasets()
+    known = [each for each in resources.workspace().datasets() if _is_ours(each)]
     if not known:
         st.text("The workspace knows no dataset yet.")
         return
@@ -180,6 +181,12 @@ def _opened_before() -> None:
             return
         _add(Chosen.of(dataset))
         st.rerun()
+
+
+def _is_ours(one: StoredDataset) -> bool:
+    """Return whether a dataset may be offered here: where people log in, uploads are their own."""
+    blobs = resources.workspace().blobs
+    return not one.root.is_relative_to(blobs) or is_ours(one.root.relative_to(blobs).parts[0])
 
 
 def _described(one: StoredDataset) -> str:

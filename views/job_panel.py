@@ -15,6 +15,7 @@ from nnguide_core.plans import Chosen, Plan, compute, scan
 from nnguide_core.progress import Progress
 from nnguide_core.records import JobRecord, JobState, Role, fingerprint
 from views import resources, state
+from views.login import is_ours, owner
 from views.text import literal, markdown_text
 
 __all__ = [
@@ -113,7 +114,8 @@ def take_finished(on_done: Mapping[str, OnDone]) -> None:
 def job_panel(kinds: Collection[str]) -> None:
     """Show what became of the jobs of these kinds, those that run, and those that a restart interrupted."""
     _messages(kinds)
-    running = [job for job in resources.jobs().all() if not job.is_over and job.about["kind"] in kinds]
+    every = [job for job in resources.jobs().all() if job.about["kind"] in kinds]
+    running = [job for job in every if not job.is_over and is_ours(job.about.get("session", owner()))]
     st.fragment(_running, run_every=_SECONDS if running else None)(tuple(job.key for job in running))
     for record in resources.jobs().interrupted():
         if record.about.get("kind") in kinds:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import streamlit as st
 
+from nnguide_core.records import fingerprint
 from views.text import markdown_text
 from views.upload_memory import accept_uploads, cap_uploads
 
-__all__ = ["is_logged_in", "log_out", "require_login"]
+__all__ = ["is_logged_in", "is_ours", "log_out", "owner", "require_login"]
 
+_OWNER_DIGITS = 16
 _BROKEN = (
     "This server's secrets cannot be read, so nobody is let in: correct .streamlit/secrets.toml, then "
     "start the server again."
@@ -39,6 +41,19 @@ def require_login() -> None:
 def is_logged_in() -> bool:
     """Return whether secrets ask for a login and this session has one."""
     return _is_configured() and bool(st.user.get("is_logged_in", False))
+
+
+def owner() -> str:
+    """Return what tells the uploads of one user from those of others, hexadecimal; "" without login."""
+    if not is_logged_in():
+        return ""
+    names = (str(st.user.get(each) or "") for each in ("iss", "sub", "email"))
+    return fingerprint("owner", *names)[:_OWNER_DIGITS]
+
+
+def is_ours(session: str) -> bool:
+    """Return whether whoever looks may see what this session uploads, by its id or its folder's name."""
+    return session.startswith(owner())
 
 
 def log_out() -> None:

@@ -6,7 +6,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from views import login, navigation
+from nnguide_core.records import Dataset, ImageRef, Role, fingerprint
+from views import login, navigation, resources
 
 APP = Path(__file__).parents[2] / "app.py"
 AUTH = {
@@ -139,3 +140,54 @@ def test_secrets_that_cannot_be_read_shut_the_door(app, tmp_path, monkeypatch):
     app.run()
     assert "secrets cannot be read" in app.error[0].value.replace("\\", "")
     assert not is_open(app)
+
+
+def uploads_of(email):
+    """Save an upload of this user in the workspace, and return its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(login, "is_logged_in", lambda: True)
+        patch.setattr(login.st, "user", {"email": email})
+        session = login.owner() + "0" * 32
+    workspace = resources.workspace()
+    folder = workspace.blobs / session
+    folder.mkdir(exist_ok=True)
+    image = ImageRef(fingerprint(email), f"of {email}", "a.png", None, "a.png")
+    workspace.save_dataset(Dataset(f"of {email}", Role.OOD, folder, (image,)))
+    return f"of {email}"
+
+
+def test_who_logs_in_is_offered_their_own_uploads_and_not_those_of_others(app):
+    mine, others = uploads_of("ann@lab.org"), uploads_of("bob@lab.org")
+    app.user.update({"is_logged_in": True, "email": "ann@lab.org"})
+    ask_for_login(app).run()
+    app.segmented_control[0].set_value("Own images").run()
+    next(each for each in app.segmented_control if each.label == "Add a dataset").set_value(
+        "opened before"
+    ).run()
+    assert not app.exception
+    offered = " ".join(next(each for each in app.selectbox if each.label == "dataset").options)
+    assert mine in offered
+    assert others not in offered
+    assert "id_test" in offered or "ID test" in offered
+
+
+def test_without_a_login_all_sessions_share_what_was_uploaded(app):
+    name = uploads_of("bob@lab.org")
+    app.run()
+    app.segmented_control[0].set_value("Own images").run()
+    next(each for each in app.segmented_control if each.label == "Add a dataset").set_value(
+        "opened before"
+    ).run()
+    assert name in " ".join(next(each for each in app.selectbox if each.label == "dataset").options)
+
+
+def test_owners_differ_by_provider_and_by_name(monkeypatch):
+    monkeypatch.setattr(login, "is_logged_in", lambda: True)
+    seen = set()
+    for user in ({"sub": "1"}, {"sub": "2"}, {"sub": "1", "iss": "https://a"}, {"email": "1"}):
+        monkeypatch.setattr(login.st, "user", user)
+        seen.add(login.owner())
+    assert len(seen) == 4
+    assert all(len(each) == 16 and int(each, 16) >= 0 for each in seen)
+    monkeypatch.setattr(login, "is_logged_in", lambda: False)
+    assert login.owner() == ""
