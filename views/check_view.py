@@ -7,7 +7,7 @@ from nnguide_core.checks import Check, ModelCard
 from nnguide_core.dataset_report import Copies, DatasetReport
 from views.draft import ROLES
 from views.job_panel import duration
-from views.text import literal, markdown_text
+from views.text import cell, literal, markdown_text
 
 __all__ = ["show_check"]
 
@@ -51,7 +51,7 @@ def _warnings(found: Check) -> None:
 def _counts(found: Check) -> None:
     rows = [
         {
-            "dataset": literal(each.name),
+            "dataset": cell(each.name),
             "role": ROLES[each.role],
             "files found": each.found,
             "images read": each.read,
@@ -66,18 +66,18 @@ def _counts(found: Check) -> None:
 def _lists(found: Check) -> None:
     report = found.report
     classes = [
-        {"dataset": literal(each.name), "class": literal(name), "images": count}
+        {"dataset": cell(each.name), "class": cell(name), "images": count}
         for each in report.datasets
         for name, count in each.class_counts.items()
     ]
     skipped = [
-        {"dataset": literal(name), "file": literal(each.path), "reason": literal(each.reason)}
+        {"dataset": cell(name), "file": cell(each.path), "reason": cell(each.reason)}
         for name, each in found.skipped
     ]
     alike = [
         {
-            "query": literal(f"{each.query.dataset}/{each.query.path}"),
-            "bank image": literal(f"{each.bank.dataset}/{each.bank.path}"),
+            "query": cell(f"{each.query.dataset}/{each.query.path}"),
+            "bank image": cell(f"{each.bank.dataset}/{each.bank.path}"),
             "bits that differ, of 128": each.difference,
         }
         for each in report.resemblances[:_MOST]
@@ -105,7 +105,7 @@ def _model(card: ModelCard) -> None:
             column.image(data, width=160)
             column.text(literal(path))
     with st.expander(f"The model's {len(card.class_names):,} classes"):
-        names = [literal(name) for name in card.class_names]
+        names = [cell(name) for name in card.class_names]
         st.dataframe(pd.DataFrame({"class": names}), width="stretch")
 
 
@@ -117,7 +117,7 @@ def _not_leaks(report: DatasetReport) -> tuple[Copies, ...]:
 
 def _copies(found: tuple[Copies, ...]) -> list[dict[str, str]]:
     return [
-        {"copies": "  =  ".join(literal(f"{image.dataset}/{image.path}") for image in each.images)}
+        {"copies": "  =  ".join(cell(f"{image.dataset}/{image.path}") for image in each.images)}
         for each in found[:_MOST]
     ]
 

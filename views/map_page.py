@@ -19,7 +19,7 @@ from views.current import View
 from views.frame import cautions, number, run_strip
 from views.map_table import MapTable
 from views.queries import Query, find_query, query_at, tiles
-from views.text import literal, markdown_text
+from views.text import cell, literal, markdown_text
 from views.theme import GROUPS, Group
 
 __all__ = ["choose_points", "looked_at", "map_of", "selection", "show_map"]
@@ -238,8 +238,8 @@ def _links(view: View, places: ImageMap, query: Query) -> Links | None:
 def _composition(table: MapTable, points: Points) -> None:
     """Show how many of the points are of each dataset, decision and class."""
     codes, names = table.labels
-    label = [literal(names[code]) if code >= 0 else "unknown" for code in codes[points]]
-    name = [literal(table.parts[at].dataset.name) for at in table.datasets[points]]
+    label = [cell(names[code]) if code >= 0 else "unknown" for code in codes[points]]
+    name = [cell(table.parts[at].dataset.name) for at in table.datasets[points]]
     group = [str(GROUPS[at]) for at in table.points.groups[points]]
     columns = st.columns(3)
     for column, title, values in zip(

@@ -12,7 +12,7 @@ from views.frame import run_strip
 from views.metrics_view import metrics_frame
 from views.queries import find_query, hardest, tiles
 from views.score_board import score_board
-from views.text import literal, markdown_text
+from views.text import cell, literal, markdown_text
 from views.why import why
 
 __all__ = ["datasets", "examples", "result"]
@@ -25,7 +25,7 @@ def datasets(view: View) -> None:
     """Show every dataset with its role and counts."""
     rows = [
         {
-            "dataset": literal(part.dataset.name),
+            "dataset": cell(part.dataset.name),
             "role": _ROLES[part.dataset.role],
             "images": len(part.features),
             "classes": len(part.dataset.class_counts),
@@ -47,7 +47,7 @@ def result(view: View) -> View:
     every = resources.metrics(view.run.question, view.k)
     rows = [row for row in every if row.detector == NNGUIDE]
     frame = metrics_frame(rows).drop(columns=["detector", "AUPR, OOD positive", "AUPR, ID positive"])
-    frame.insert(0, "OOD dataset", [literal(row.dataset) for row in rows])
+    frame.insert(0, "OOD dataset", [cell(row.dataset) for row in rows])
     frame.insert(1, "n ID / OOD", [f"{row.id_count:,} / {row.ood_count:,}" for row in rows])
     st.dataframe(frame, hide_index=True, width="stretch")
     run_strip(view)

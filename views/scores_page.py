@@ -14,7 +14,7 @@ from views.metrics_view import show_differences, show_metrics
 from views.neighbours import bank_image
 from views.pictures import as_address
 from views.score_board import score_board
-from views.text import literal, markdown_text
+from views.text import cell, markdown_text
 
 __all__ = ["board", "hubs", "metrics", "over_k"]
 
@@ -111,8 +111,8 @@ def _busiest(view: View, rows: list[int]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "picture": [as_address(pictures.get(image.id)) for image in images],
-            "bank image": [literal(image.path) for image in images],
-            "class": [literal(image.label or "") for image in images],
+            "bank image": [cell(image.path) for image in images],
+            "class": [cell(image.label or "") for image in images],
             "energy": [number(float(energies[row]), 2) for row in rows],
             "queries served": [f"{int(used[row]):,} of {queries:,}" for row in rows],
             "share of all neighbours": [f"{100 * used[row] / used.sum():.1f} %" for row in rows],

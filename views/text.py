@@ -1,11 +1,16 @@
 """Names that users gave, shown literally: no markup, no control or direction-changing characters."""
 
 import html
+import re
 import string
 import unicodedata
 
-__all__ = ["literal", "markdown_text", "plotly_text", "shorten"]
+from nnguide_core.names import csv_safe
 
+__all__ = ["cell", "literal", "markdown_text", "plotly_text", "shorten"]
+
+_ADDRESS = re.compile(r"//|www(?=\.)|@", re.IGNORECASE)
+_JOINER = "\u2060"
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Unicode categories that show as nothing
 _JOINERS = frozenset("\u200c\u200d")  # joiners inside words of Persian, Hindi and others, and inside emoji
 
@@ -17,6 +22,15 @@ def literal(text: str) -> str:
     'a\\u202eb\\n'
     """
     return "".join(character if _is_shown(character) else _escape(character) for character in text)
+
+
+def cell(text: str) -> str:
+    """Return text for a table on a page: a browser's own download of it has no line for a spreadsheet to run.
+
+    >>> cell("=HYPERLINK(1)"), cell("cat")
+    ("'=HYPERLINK(1)", 'cat')
+    """
+    return csv_safe(literal(text))
 
 
 def shorten(text: str, limit: int = 40) -> str:
@@ -34,10 +48,13 @@ def shorten(text: str, limit: int = 40) -> str:
 def markdown_text(text: str) -> str:
     r"""Return text for Streamlit calls that read Markdown (errors, captions), where it renders literally.
 
+    What looks like an address would become a link, whatever is escaped: an invisible joiner keeps it apart.
+
     >>> print(markdown_text("![x](a.png) :red[b]"))
     \!\[x\]\(a\.png\) \:red\[b\]
     """
-    return "".join(f"\\{each}" if each in string.punctuation else each for each in literal(text))
+    apart = _ADDRESS.sub(f"\\g<0>{_JOINER}", literal(text))
+    return "".join(f"\\{each}" if each in string.punctuation else each for each in apart)
 
 
 def plotly_text(text: str, limit: int | None = None) -> str:

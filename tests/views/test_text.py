@@ -1,12 +1,13 @@
 """Names are shown as they are, whatever is in them."""
 
 import html
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from views.text import literal, plotly_text, shorten
+from views.text import cell, literal, markdown_text, plotly_text, shorten
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,17 @@ def test_plotly_gets_no_markup_and_reads_back_the_literal_name(text):
     escaped = plotly_text(text)
     assert not set("<>") & set(escaped)
     assert html.unescape(escaped) == literal(text)
+
+
+@pytest.mark.parametrize("text", ["http://a.b/c", "HTTPS://a.b", "www.a.b", "WWW.a.b", "me@a.b", "//a.b"])
+def test_what_looks_like_an_address_is_kept_apart_and_reads_the_same(text):
+    shown = markdown_text(f"see {text}.")
+    assert "\u2060" in shown
+    assert not re.search(r"https?:\\?//\w|www\\?\.\w|\w@\w", shown.replace("\\", ""), re.IGNORECASE)
+    assert shown.replace("\\", "").replace("\u2060", "") == f"see {text}."
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\uff1d1"])
+def test_a_cell_of_a_table_never_begins_like_a_formula(text):
+    assert cell(text) == f"'{text}"
+    assert cell(f"a{text}") == f"a{text}"
