@@ -12,7 +12,7 @@ from views.text import literal
 
 __all__ = ["bank_image", "neighbour_choice"]
 
-_COLUMNS = 5
+_CARD_WIDTH = 170  # pixels; as many cards stand side by side as there is room for
 
 
 def bank_image(view: View, row: int) -> ImageRef:
@@ -32,10 +32,10 @@ def neighbour_choice(view: View, query: Query, usual: Typical | None) -> frozens
             f"{number(usual.bank_energy, 2)}. Untick an image to see what would happen without it."
         )
     pictures = resources.thumbnails((view.evaluation.question.bank.dataset, image) for image in images)
-    columns = st.columns(_COLUMNS)
+    cards = st.container(horizontal=True)
     unticked = set()
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
-        with columns[place % _COLUMNS].container(border=True):
+        with cards.container(border=True, width=_CARD_WIDTH):
             if image.id in pictures:
                 st.image(pictures[image.id], width=96)
             st.text(

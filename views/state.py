@@ -193,6 +193,7 @@ def field(name: str, default: Any = None, among: Sequence[Any] | None = None) ->
         value = default
     if key not in st.session_state or st.session_state[key] != value:
         st.session_state[key] = value
+    keep(key, value)
     return key
 
 
@@ -204,7 +205,6 @@ def fill(name: str, value: Any) -> None:
 
 def write_address() -> None:
     """Make the address open this view: called once at the end of a run of the app."""
-    _keep_fields()
     rule = threshold()
     wanted = {
         "run": question()[:_ADDRESS_DIGITS],

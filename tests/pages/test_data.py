@@ -94,6 +94,10 @@ def press(app, label):
     return settle(app)
 
 
+def number(app, label):
+    return next(each for each in app.number_input if each.label == label)
+
+
 def names(app):
     return [each.value for each in app.text_input if each.key and each.key.startswith("name.")]
 
@@ -143,6 +147,47 @@ def test_own_folders_are_checked_computed_and_opened(app, data, home):
     assert any("<b>street (5)" in each.value and "model demo" in each.value for each in app.text)
     runs = Workspace(home).runs()
     assert [each.name for each in runs[0].queries] == ["test ID", "<b>street", "noise"]
+
+
+def test_a_computed_run_is_opened_without_computing_it_again(app, data, monkeypatch):
+    from views import resources
+
+    def again(*_, **__):
+        raise AssertionError("computed twice")
+
+    go(app, "Own images")
+    add_path(app, data / "test")
+    monkeypatch.setattr(resources, "evaluate", again)
+    press(app, "Compute")
+    assert not app.error
+    assert any("queries test ID" in each.value for each in app.text)
+
+
+def test_copies_of_bank_images_among_the_queries_are_an_error_in_the_check(app, data):
+    for row in range(6):
+        write(data / "copies" / f"{row}.png", (data / "test" / "cat" / "deep" / f"{row}.png").read_bytes())
+    go(app, "Own images")
+    add_path(app, data / "test")
+    add_path(app, data / "copies")
+    press(app, "Check")
+    assert any("3 images are in the bank and among the queries" in each.value for each in app.error)
+    titles = [each.label for each in app.expander]
+    assert "Leaks: in the bank and among the queries (3)" in titles
+    assert "Copies between query datasets (3)" in titles
+
+
+def test_what_a_form_holds_is_kept_when_its_page_is_left(app):
+    go(app, "Own images")
+    number(app, "seed of every draw").set_value(7)
+    app.radio[0].set_value("cosine")
+    app.run()
+    app.switch_page("pages/export.py").run()
+    assert not any(each.label == "seed of every draw" for each in app.number_input)
+    app.switch_page("pages/data.py").run()
+    assert number(app, "seed of every draw").value == 7
+    assert app.radio[0].value == "cosine"
+    go(app, "Own features")
+    assert number(app, "seed of every draw").value == 7
 
 
 def test_an_upload_over_the_allowance_is_refused_and_nothing_is_kept(app, monkeypatch):
