@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from streamlit.proto.Alert_pb2 import Alert
+from websockets.exceptions import WebSocketException
 
 from hardening.client import Session
 from hardening.server import Server, serve
@@ -119,7 +120,10 @@ def rows() -> Iterable[Row]:
     with tempfile.TemporaryDirectory() as folder:
         env = {"STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL": str(int(_ENDED))}
         with serve(Path(folder), env) as server:
-            return asyncio.run(_rows(server))
+            try:
+                return asyncio.run(_rows(server))
+            except (LookupError, TimeoutError, WebSocketException) as error:
+                raise RuntimeError(f"A session broke off: {error}") from error
 
 
 async def together(url: str, count: int) -> list[Visitor]:
