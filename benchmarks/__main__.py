@@ -13,7 +13,7 @@ from benchmarks.table import Row, markdown
 
 __all__ = ["machine", "main"]
 
-NAMES = ("search", "features", "sweep", "interaction")
+NAMES = ("search", "features", "sweep", "interaction", "pages")
 
 
 def main(names: list[str]) -> int:

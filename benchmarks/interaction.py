@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.table import Row, Timing, markdown
 
-__all__ = ["rows"]
+__all__ = ["asked_row", "chromium", "draw_lasso", "opened", "rows", "server"]
 
 ROOT = Path(__file__).parents[1]
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
@@ -58,11 +58,24 @@ MOVE_SLIDER = """
         return [drawn, performance.now() - start];
     }
 """
+# The gallery's thumbnails, first to last.
+TILES = """
+    [...document.querySelectorAll("*")].map((host) => host.shadowRoot).filter(Boolean)
+        .flatMap((root) => [...root.querySelectorAll(".tile")])
+"""
+TITLES = f"() => {TILES}.map((tile) => tile.title).join()"
+NEW_TILES = f"""
+    (before) => {{
+        const tiles = {TILES};
+        if (!tiles.length || tiles.map((tile) => tile.title).join() === before) return false;
+        return tiles[0].querySelector("img").naturalWidth > 0;
+    }}
+"""
 
 
 def rows() -> list[Row]:
     """Measure everything and return the table's rows."""
-    with _server() as url, _chromium() as browser:
+    with server(ROOT / "benchmarks" / "interaction_app.py", dict(os.environ)) as url, chromium() as browser:
         return [
             *_drag_rows(browser, url, 5_000),
             *_drag_rows(browser, url, 500_000),
@@ -72,15 +85,15 @@ def rows() -> list[Row]:
 
 
 def _drag_rows(browser: Browser, url: str, count: int) -> Iterator[Row]:
-    page = _opened(browser, f"{url}/?show=scores&count={count}")
+    page = opened(browser, f"{url}/?show=scores&count={count}")
     page.get_by_text("the detector keeps").wait_for()
     for name in ("k", "threshold"):
         slider = page.locator(f"input.{name}")
         moves = [slider.evaluate(MOVE_SLIDER, (37 * step % DRAGS) / DRAGS) for step in range(DRAGS)]
         drawn, shown = ([move[part] / 1000 for move in moves[5:]] for part in (0, 1))
         size = f"{count:,} scores"
-        yield _row(f"drag {name}: script and drawing", size, drawn, REDRAW)
-        yield _row(f"drag {name}: until the frame is shown", size, shown, REDRAW)
+        yield asked_row(f"drag {name}: script and drawing", size, drawn, REDRAW)
+        yield asked_row(f"drag {name}: until the frame is shown", size, shown, REDRAW)
     page.context.close()
 
 
@@ -91,10 +104,10 @@ def _map_rows(browser: Browser, url: str, count: int) -> Iterator[Row]:
     target = f"≤ {OPENING} s" if count == ASKED_COUNT else ""
     yield timing.row("map: from the address to the first picture", size, f"{SMALL:,} points", target)
     page.get_by_label("select with a lasso").check()
-    lassos = [_lasso(page, step) for step in range(LASSOS)][1:]
-    yield _row("map: lasso to the gallery's first image", size, lassos, LASSO, note)
+    lassos = [draw_lasso(page, step) for step in range(LASSOS)][1:]
+    yield asked_row("map: lasso to the gallery's first image", size, lassos, LASSO, note)
     page.get_by_label("move", exact=True).check()
-    yield _row("map: drawing one frame while moving", size, _pan(page), FRAME)
+    yield asked_row("map: drawing one frame while moving", size, _pan(page), FRAME)
     page.context.close()
 
 
@@ -115,14 +128,14 @@ def _openings(browser: Browser, url: str, count: int) -> tuple[Page, Timing]:
 
 def _open_map(browser: Browser, url: str, count: int) -> tuple[float, Page]:
     start = time.perf_counter()
-    page = _opened(browser, f"{url}/?show=map&count={count}")
+    page = opened(browser, f"{url}/?show=map&count={count}")
     page.locator(f".stage[data-drawn='{count}']").wait_for()
     return time.perf_counter() - start, page
 
 
-def _lasso(page: Page, step: int) -> float:
-    """Draw around another part of the map; return the seconds until another first thumbnail is there."""
-    before = page.locator(".tile").first.get_attribute("title") if page.locator(".tile").count() else ""
+def draw_lasso(page: Page, step: int) -> float:
+    """Draw around another part of the map; return the seconds until other thumbnails are there."""
+    before = page.evaluate(TITLES)
     box = page.locator(".stage").bounding_box()
     assert box is not None
     left, top = box["x"] + box["width"] * (0.3 + 0.03 * step), box["y"] + box["height"] * 0.2
@@ -132,15 +145,7 @@ def _lasso(page: Page, step: int) -> float:
         page.mouse.move(left + right, top + down, steps=6)
     start = time.perf_counter()
     page.mouse.up()
-    page.wait_for_function(
-        """(before) => {
-            const roots = [...document.querySelectorAll("*")].map((host) => host.shadowRoot).filter(Boolean);
-            const tile = roots.map((root) => root.querySelector(".tile")).find(Boolean);
-            return tile && tile.title !== before && tile.querySelector("img").naturalWidth > 0;
-        }""",
-        arg=before,
-        polling="raf",
-    )
+    page.wait_for_function(NEW_TILES, arg=before, polling="raf")
     return time.perf_counter() - start
 
 
@@ -159,7 +164,7 @@ def _pan(page: Page) -> list[float]:
     return frames[5:]
 
 
-def _row(name: str, size: str, seconds: list[float], asked: float, note: str = "") -> Row:
+def asked_row(name: str, size: str, seconds: list[float], asked: float, note: str = "") -> Row:
     """Return a row that compares with the time asked for."""
     ours = statistics.median(seconds)
     ratios = [asked / value for value in seconds]
@@ -167,7 +172,8 @@ def _row(name: str, size: str, seconds: list[float], asked: float, note: str = "
     return Row(name, size, ours, "asked for", asked, asked / ours, min(ratios), max(ratios), target, note)
 
 
-def _opened(browser: Browser, address: str) -> Page:
+def opened(browser: Browser, address: str) -> Page:
+    """Return a new page that has been sent to an address."""
     page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
     page.add_init_script(TIME_FRAMES)
     page.goto(address)
@@ -175,7 +181,8 @@ def _opened(browser: Browser, address: str) -> Page:
 
 
 @contextmanager
-def _chromium() -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
+    """Yield a Chromium without a GPU."""
     with sync_playwright() as playwright:
         own = playwright.chromium.executable_path
         found = own if Path(own).exists() else shutil.which("chromium")
@@ -183,15 +190,16 @@ def _chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def _server() -> Iterator[str]:
+def server(script: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Run a Streamlit script; yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(ROOT / "benchmarks" / "interaction_app.py")],
+        [sys.executable, "-m", "streamlit", "run", str(script)],
         cwd=ROOT,
         env={
-            **os.environ,
+            **environment,
             "PYTHONPATH": str(ROOT),
             "STREAMLIT_SERVER_PORT": str(port),
             "STREAMLIT_SERVER_HEADLESS": "true",

@@ -10,6 +10,4 @@ st.title("Map")
 places = map_page.map_of(view)
 table = None if places is None else map_page.choose_points(view, places)
 if places is not None and table is not None:
-    map_page.show_map(view, places, table)
-    map_page.looked_at(view)
-    map_page.selection(view, table)
+    map_page.explore(view, places, table)

@@ -22,7 +22,7 @@ from views.queries import Query, find_query, query_at, tiles
 from views.text import cell, literal, markdown_text
 from views.theme import GROUPS, Group
 
-__all__ = ["choose_points", "looked_at", "map_of", "selection", "show_map"]
+__all__ = ["choose_points", "explore", "map_of"]
 
 Points = NDArray[np.intp]  # rows of a MapTable
 
@@ -78,7 +78,15 @@ def choose_points(view: View, places: ImageMap) -> MapTable | None:
 
 
 @st.fragment
-def show_map(view: View, places: ImageMap, table: MapTable) -> None:
+def explore(view: View, places: ImageMap, table: MapTable) -> None:
+    """Show the map, the image that was clicked and those that are selected; only this runs again for them."""
+    _map(view, places, table)
+    _looked_at(view)
+    _selection(view, table)
+    state.write_address()
+
+
+def _map(view: View, places: ImageMap, table: MapTable) -> None:
     """Show the map; what is clicked is opened and what is selected is selected on every page."""
     before = state.kept("map_color", _DECISION)
     color = st.segmented_control("colour by", _COLORS, default=before, required=True, key="map.color")
@@ -94,7 +102,7 @@ def show_map(view: View, places: ImageMap, table: MapTable) -> None:
             None if event.hovered is None else _card(table, event.hovered),
         )
 
-    event = image_map(table.points, reply, key="map", coloring=_coloring(view, table, color))
+    image_map(table.points, reply, key="map", coloring=_coloring(view, table, color))
     st.caption(
         "The map locates, it never decides: scores and decisions come from the features themselves. "
         "Click an image to see its true nearest bank images, or a bank image to see how many queries it "
@@ -104,11 +112,9 @@ def show_map(view: View, places: ImageMap, table: MapTable) -> None:
     )
     if table.without_place:
         st.caption(f"{table.without_place:,} images have no place: their features are zero or not finite.")
-    if event.cleared or event.polygon is not None or event.clicked is not None:
-        st.rerun(scope="app")
 
 
-def looked_at(view: View) -> None:
+def _looked_at(view: View) -> None:
     """Say which image is looked at, and link to where it is explained; of a bank image, whom it serves."""
     query = find_query(view, state.image()) if state.image() else None
     if query is None:
@@ -125,7 +131,7 @@ def looked_at(view: View) -> None:
             st.switch_page("pages/triage.py")
 
 
-def selection(view: View, table: MapTable) -> None:
+def _selection(view: View, table: MapTable) -> None:
     """Show what is selected: how many images, of which datasets, decisions and classes, and the images."""
     st.subheader("Selected images")
     chosen = table.of(state.selection().images)
@@ -238,15 +244,16 @@ def _links(view: View, places: ImageMap, query: Query) -> Links | None:
 def _composition(table: MapTable, points: Points) -> None:
     """Show how many of the points are of each dataset, decision and class."""
     codes, names = table.labels
-    label = [cell(names[code]) if code >= 0 else "unknown" for code in codes[points]]
-    name = [cell(table.parts[at].dataset.name) for at in table.datasets[points]]
-    group = [str(GROUPS[at]) for at in table.points.groups[points]]
-    columns = st.columns(3)
-    for column, title, values in zip(
-        columns, ("dataset", "decision", "class"), (name, group, label), strict=True
-    ):
-        counts = pd.Series(values, name=title).value_counts().rename("images").reset_index()
-        column.dataframe(counts, hide_index=True, width="stretch", height=min(180, 38 + 35 * len(counts)))
+    columns = {
+        "dataset": (table.datasets, [cell(part.dataset.name) for part in table.parts]),
+        "decision": (table.points.groups, [str(group) for group in GROUPS]),
+        "class": (codes, [*map(cell, names), "unknown"]),  # -1 is the last
+    }
+    for place, (title, (values, words)) in zip(st.columns(3), columns.items(), strict=True):
+        found = np.bincount(values[points] % len(words), minlength=len(words))
+        order = [at for at in np.argsort(-found, kind="stable") if found[at]]
+        counts = pd.DataFrame({title: [words[at] for at in order], "images": found[order]})
+        place.dataframe(counts, hide_index=True, width="stretch", height=min(180, 38 + 35 * len(counts)))
 
 
 def _gallery(view: View, table: MapTable, points: Points) -> None:
