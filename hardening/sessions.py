@@ -10,7 +10,7 @@ import io
 import random
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +28,10 @@ __all__ = ["Visitor", "rows", "together"]
 
 SESSIONS = 50
 _RATE = 1.0  # interactions per second in all, which one session can just keep up with
-_SECONDS = 150.0  # of the timed part
+_SECONDS = 100.0  # of the timed part
 _ENDED = 2.0  # seconds after which the server gives up a lost session, so that the check need not wait long
 _PATIENCE = 60.0  # seconds for uploads to be freed
+_LONG = 240.0  # seconds for a job, also on a busy machine
 _MB = 2**20
 
 
@@ -139,9 +140,7 @@ async def make_map(url: str) -> None:
     """Have the server make the demo's map, as the first visitor would."""
     first = await Session(url).open()
     await first.go("map")
-    while not first.messages().get("map.points"):
-        await asyncio.sleep(0.5)
-        await first.rerun()
+    await _until(first, lambda: "map.points" in first.messages())
     await first.close()
 
 
@@ -151,9 +150,7 @@ async def upload(session: Session, name: str, data: bytes) -> None:
     await session.set("button_group", "What to look at", ["Own images"])
     await session.set("button_group", "Add a dataset", ["upload files or zips"])
     await session.upload(name, data)
-    while "images: 1" not in session.texts():
-        await asyncio.sleep(0.2)
-        await session.rerun()
+    await _until(session, lambda: "images: 1" in session.texts())
 
 
 def picture(seed: int) -> bytes:
@@ -162,6 +159,20 @@ def picture(seed: int) -> bytes:
     noise = np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file, "PNG")
     return file.getvalue()
+
+
+async def _until(session: Session, is_so: Callable[[], bool]) -> None:
+    """Run a page again until it shows something.
+
+    Raises:
+        TimeoutError: it did not for some minutes.
+    """
+    deadline = time.monotonic() + _LONG
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"The page never showed what was waited for, but: {session.texts()[:2000]}")
+        await asyncio.sleep(0.3)
+        await session.rerun()
 
 
 async def _rows(server: Server) -> list[Row]:
