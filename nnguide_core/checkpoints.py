@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nnguide_core import checkpoint_formats
 from nnguide_core.errors import CheckpointError
+from nnguide_core.logs import refusals_noted
 from nnguide_core.names import brief
 
 __all__ = ["load_into", "read_state"]
@@ -20,6 +21,7 @@ _UNUSED = "num_batches_tracked"  # counts training steps, and old checkpoints la
 _SHOWN = 3  # names of each kind that an error lists
 
 
+@refusals_noted("checkpoint")
 def read_state(path: Path, limit: int = checkpoint_formats.SIZE_LIMIT) -> dict[str, Tensor]:
     """Return a checkpoint's tensors by name, taken out of the containers that trainers put around them.
 
@@ -40,6 +42,7 @@ def read_state(path: Path, limit: int = checkpoint_formats.SIZE_LIMIT) -> dict[s
     return tensors
 
 
+@refusals_noted("checkpoint")
 def load_into(network: nn.Module, state: Mapping[str, Tensor], file_name: str) -> None:
     """Copy a checkpoint's tensors into a network after comparing every name, shape and value.
 

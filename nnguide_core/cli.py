@@ -5,15 +5,20 @@ and --strict was given; 130 interrupted, and the same command goes on where it s
 """
 
 import argparse
+import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnguide_core.errors import CancelledError, NNGuideError
-from nnguide_core.settings import DEFAULT_K, REACT_PERCENTILE
+from nnguide_core.logs import log_to_file
+from nnguide_core.names import visible
+from nnguide_core.settings import DEFAULT_K, REACT_PERCENTILE, workspace_home
 
 __all__ = ["main", "parser"]
 
+_LOG = logging.getLogger(__name__)
 _REFUSED, _SKIPPED, _INTERRUPTED = 1, 3, 130
 
 
@@ -22,16 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from nnguide_core.commands import COMMANDS
 
     options = parser().parse_args(arguments)
+    began = time.monotonic()
     try:
+        log_to_file(workspace_home())
         skipped = COMMANDS[options.command](options)
-    except (NNGuideError, ValueError, OSError) as error:
+    except (NNGuideError, ValueError, OSError, MemoryError, RuntimeError) as error:
+        sentence = _sentence(error)
+        _log(options.command, began, f"failed - {sentence}")
         if isinstance(error, CancelledError):
             return _INTERRUPTED
-        sys.stderr.write(f"nnguide: {_sentence(error)}\n")
+        sys.stderr.write(f"nnguide: {visible(sentence)}\n")
         return _REFUSED
     except KeyboardInterrupt:
+        _log(options.command, began, "interrupted")
         sys.stderr.write("\nnguide: interrupted. The same command goes on where it stopped.\n")
         return _INTERRUPTED
+    _log(options.command, began, f"done, {skipped:,} files skipped")
     return _SKIPPED if skipped and options.strict else 0
 
 
@@ -145,6 +156,15 @@ def _share(text: str) -> float:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'A file'}: {error.strerror}."
-    return str(error)
+    """Return what a user should read of an error; what no user can cause is raised again."""
+    from nnguide_core.jobs import in_words
+
+    if sentence := in_words(error):
+        return sentence
+    if isinstance(error, ValueError):
+        return str(error)
+    raise error
+
+
+def _log(command: str, began: float, outcome: str) -> None:
+    _LOG.info("command %s after %.1f s: %s", command, time.monotonic() - began, outcome)

@@ -5,6 +5,7 @@ what systems leave behind (folders.is_litter). The class of an image is its fold
 that lie deeper belong to the same class, those in no folder to none.
 """
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from nnguide_core.files import write_atomic
 from nnguide_core.folders import Found, is_litter, walk
 from nnguide_core.images import image_id
 from nnguide_core.listings import Listed, below, read_listing
+from nnguide_core.logs import refusals_noted
 from nnguide_core.names import visible
 from nnguide_core.progress import Cancelled, OnProgress
 from nnguide_core.records import Dataset, ImageRef, Role, Skipped, fingerprint
@@ -42,6 +44,7 @@ __all__ = [
     "store_upload",
 ]
 
+_LOG = logging.getLogger(__name__)
 _LISTS = (".txt", ".csv")
 
 
@@ -72,13 +75,14 @@ def open_dataset(
     watch = Watch(progress, cancelled, workers)
     path = Path(path)
     name = name or path.stem or str(path)
-    if path.is_dir():
-        return _scan_folder(path, name, role, watch)
-    if path.suffix.lower() in _LISTS:
-        return _scan_listed(path.parent, read_listing(path), name, role, watch)
-    if _starts_like_a_zip(path):
-        return _scan_zip(path, name, role, watch)
-    raise DatasetError(f"{path} is no folder, zip or list (.txt, .csv) of images.")
+    with refusals_noted(f"dataset {path}"):
+        if path.is_dir():
+            return _scan_folder(path, name, role, watch)
+        if path.suffix.lower() in _LISTS:
+            return _scan_listed(path.parent, read_listing(path), name, role, watch)
+        if _starts_like_a_zip(path):
+            return _scan_zip(path, name, role, watch)
+        raise DatasetError(f"{path} is no folder, zip or list (.txt, .csv) of images.")
 
 
 def scan_folder(
@@ -185,7 +189,7 @@ def from_uploads(
     for result in check_bytes(_noted(files, waiting), Watch(progress, cancelled, workers)):
         path, data = waiting.popleft()
         if isinstance(result, Failure):
-            skipped.append(Skipped(path, result.reason))
+            skipped.append(_refused(name, path, result))
         else:
             location = store_upload(data, folder).relative_to(folder).as_posix()
             images.append(ImageRef(result.id, name, path, None, location, result.look))
@@ -233,6 +237,7 @@ def allowed_path(text: str) -> Path:
         inside = False
     if not inside:
         places = ", ".join(map(str, roots))
+        _LOG.info("refused a typed path: %s", text)
         raise ForbiddenPathError(f"This path is not in a folder that may be read here. Allowed: {places}.")
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
         raise DatasetError(f"There is nothing at {visible(str(path))}.")
@@ -309,10 +314,15 @@ def _scan(
     results = check_places(root, [each for each, _ in found], watch)
     for (each, label), result in zip(found, results, strict=True):
         if isinstance(result, Failure):
-            skipped.append(Skipped(each.path, result.reason))
+            skipped.append(_refused(name, each.path, result))
         else:
             images.append(ImageRef(result.id, name, each.path, label, each.location, result.look))
     return Dataset(name, role, root, tuple(images), tuple(skipped))
+
+
+def _refused(dataset: str, path: str, failure: Failure) -> Skipped:
+    _LOG.info("refused %s of %s: %s", path, dataset, failure.reason)
+    return Skipped(path, failure.reason)
 
 
 def _class_of(path: str) -> str | None:

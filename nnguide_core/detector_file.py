@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nnguide_core.bank import FeatureBank
 from nnguide_core.errors import StoreError
 from nnguide_core.files import load_tensors, save_tensors
+from nnguide_core.logs import refusals_noted
 from nnguide_core.records import current_versions
 from nnguide_core.settings import BankSettings
 
@@ -61,6 +62,7 @@ def write(path: Path, saved: SavedDetector) -> None:
     save_tensors(path, tensors, about)
 
 
+@refusals_noted("detector file")
 def read(path: Path) -> SavedDetector:
     """Read a detector file, onto the CPU.
 

@@ -16,6 +16,7 @@ __all__ = [
     "RequiresFittingException",
     "StoreError",
     "UndefinedMetricError",
+    "WorkersError",
 ]
 
 
@@ -61,6 +62,10 @@ class UndefinedMetricError(NNGuideError):
 
 class StoreError(NNGuideError):
     """A workspace or detector file that is corrupt, foreign or of a newer version."""
+
+
+class WorkersError(NNGuideError, RuntimeError):
+    """Worker processes that do not start, mostly for want of memory or of processes."""
 
 
 class CancelledError(NNGuideError):

@@ -26,6 +26,7 @@ from nnguide_core.datasets import labels_for
 from nnguide_core.decoding import Decoder
 from nnguide_core.errors import CancelledError, ModelError
 from nnguide_core.feature_shards import Shard, ShardFolder
+from nnguide_core.memory_errors import is_out_of_memory
 from nnguide_core.models import Classifier
 from nnguide_core.progress import Cancelled, OnProgress, Progress
 from nnguide_core.records import Dataset, Features, Skipped
@@ -145,6 +146,8 @@ class _Extraction:
     def result(self) -> Features:
         """Return the rows of all images that were read."""
         dataset, is_read = self._dataset, self._is_read
+        for position, reason in sorted(self._failed.items()):
+            _LOG.info("refused %s of %s: %s", dataset.images[position].path, dataset.name, reason)
         whole = bool(is_read.all())
         positions = range(len(is_read)) if whole else is_read.nonzero().flatten().tolist()
         return Features(
@@ -200,7 +203,7 @@ class _Extraction:
             try:
                 outputs = [self._forward_piece(piece) for piece in torch.split(images, self._piece)]
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if self._piece == 1:
                     device = self._classifier.device
@@ -274,10 +277,6 @@ class _Batch:
     features: Tensor  # (n, D) float32
     logits: Tensor  # (n, C) float32
     failed: dict[int, str]  # the images that gave none, and why
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _silent(_: Progress) -> None:

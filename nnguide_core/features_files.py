@@ -32,6 +32,7 @@ from nnguide_core.array_files import (
     safetensors_headers,
 )
 from nnguide_core.errors import FeaturesFileError
+from nnguide_core.logs import refusals_noted
 from nnguide_core.names import brief
 from nnguide_core.records import Features, fingerprint
 
@@ -87,6 +88,7 @@ class OwnFeatures:
         )
 
 
+@refusals_noted("features file")
 def load(path: Path, *, limit: int | None = None, allow_nonfinite: bool = False) -> OwnFeatures:
     """Read a features file; the format is told by its first bytes, not by its name.
 

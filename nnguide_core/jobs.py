@@ -16,10 +16,9 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
-import torch
-
 from nnguide_core.errors import CancelledError, NNGuideError, StoreError
 from nnguide_core.logs import log_path
+from nnguide_core.memory_errors import is_out_of_memory
 from nnguide_core.progress import Progress
 from nnguide_core.records import JobRecord, JobState
 from nnguide_core.store import Workspace
@@ -266,7 +265,7 @@ def in_words(error: BaseException) -> str:
     """Return what a user should read of an error, a sentence; "" for errors that no user can cause."""
     if isinstance(error, NNGuideError):
         return str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _is_memory_error_of_torch(error):
+    if is_out_of_memory(error):
         return "There is not enough memory. Close other programs, or choose a smaller bank or batch size."
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
@@ -325,13 +324,6 @@ class _Turns:
 
 def _start(job: Job[Any]) -> datetime:
     return job.started
-
-
-def _is_memory_error_of_torch(error: BaseException) -> bool:
-    words = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in words or "not enough memory" in words
-    )
 
 
 def _lock_name(key: str) -> str:

@@ -4,11 +4,17 @@ import logging
 import logging.handlers
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
-__all__ = ["log_path", "log_to_file"]
+from nnguide_core.errors import CancelledError, NNGuideError
 
-_LIMIT = 10_000_000  # bytes after which the next start begins a new file; the one before is kept
+__all__ = ["log_path", "log_to_file", "refusals_noted"]
+
+_LOG = logging.getLogger(__name__)
+_LIMIT = 10_000_000  # bytes after which a new file begins; the one before is kept
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -23,15 +29,36 @@ def log_to_file(workspace: Path) -> Path:
     logger = logging.getLogger("nnguide_core")
     if not any(getattr(handler, "baseFilename", None) == str(path) for handler in logger.handlers):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-        if path.stat().st_size > _LIMIT:
-            path.replace(path.with_suffix(".log.1"))
-        # Another process may move the file when it starts.
-        handler = logging.handlers.WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler = _LimitedFile(path, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
     return path
+
+
+@contextmanager
+def refusals_noted(what: str) -> Iterator[None]:
+    """Write one line when the block refuses its input, without a traceback, and let the refusal go on."""
+    try:
+        yield
+    except NNGuideError as error:
+        if not isinstance(error, CancelledError):
+            _LOG.info("refused %s: %s", what, error)
+        raise
+
+
+class _LimitedFile(logging.handlers.WatchedFileHandler):
+    """A log file that any process may move out of the way once it is full."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        path = Path(self.baseFilename)
+        if path.exists() and path.stat().st_size > _LIMIT:
+            path.replace(path.with_suffix(".log.1"))
+        super().emit(record)
+
+    def _open(self) -> TextIOWrapper:
+        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return os.fdopen(handle, "a", encoding=self.encoding, errors=self.errors)
 
 
 class _OneLine(logging.Formatter):

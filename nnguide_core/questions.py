@@ -165,9 +165,12 @@ class _Overall:
         if self._progress is not None:
             self._progress(self._latest)
 
-    def next(self) -> None:
-        """Count the dataset that was told of last as finished."""
-        self._before = self._latest
+    def next(self, images: int) -> None:
+        """Count a dataset of so many images as finished; one that told nothing was finished before."""
+        was_told = self._latest is not self._before
+        resumed = self._latest.resumed + (0 if was_told else images)
+        self._before = replace(self._latest, done=self._before.done + images, resumed=resumed)
+        self._latest = self._before
 
 
 def _extract(
@@ -187,7 +190,7 @@ def _extract(
         cancelled=cancelled,
         shards=workspace.shards_folder(*names),
     )
-    overall.next()
+    overall.next(len(dataset.images))
     workspace.save_features(features)
     workspace.remove_shards(*names)
     return features

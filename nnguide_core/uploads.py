@@ -10,6 +10,7 @@ from nnguide_core.datasets import from_uploads, open_dataset, store_upload
 from nnguide_core.files import write_atomic
 from nnguide_core.images import image_id
 from nnguide_core.jobs import JobContext
+from nnguide_core.logs import refusals_noted
 from nnguide_core.plans import Chosen, check_not_empty
 from nnguide_core.records import JobState, Role
 from nnguide_core.store import Workspace
@@ -40,7 +41,8 @@ class SessionUploads:
         Raises:
             StoreError: they would go over it.
         """
-        self._workspace.claim_upload(self._session, sum(sizes))
+        with refusals_noted("upload"):
+            self._workspace.claim_upload(self._session, sum(sizes))
 
     def add_images(
         self, files: Sequence[tuple[str, bytes]], name: str, role: Role, context: JobContext

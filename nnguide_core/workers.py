@@ -19,7 +19,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from nnguide_core.errors import CancelledError
+from nnguide_core.errors import CancelledError, WorkersError
 from nnguide_core.worker_process import MOST_ITEMS, Failure, WorkerProcess
 
 __all__ = ["Failure", "Workers", "usable_cores"]
@@ -81,7 +81,8 @@ class Workers:
 
         Raises:
             ValueError: chunk, timeout or ahead out of range.
-            RuntimeError: a second map while one runs, a defect in function, or no worker starts.
+            RuntimeError: a second map while one runs, or a defect in function.
+            WorkersError: no worker starts.
             CancelledError: the pool was closed from another thread.
         """
         if not 1 <= chunk <= MOST_ITEMS or timeout <= 0 or ahead < 1:
@@ -274,8 +275,9 @@ class _Run:
     def _count_failed_start(self, status: int) -> None:
         self._failed_starts += 1
         if self._failed_starts >= _MOST_FAILED_STARTS:
-            raise RuntimeError(
-                f"Worker processes do not start: {_death(status)}, {_MOST_FAILED_STARTS} times."
+            raise WorkersError(
+                f"Worker processes do not start: {_death(status)}, {_MOST_FAILED_STARTS} times. "
+                "Close other programs, or raise the limits of memory and processes (ulimit)."
             )
 
     def _record(self, positions: Sequence[int], results: Sequence[Any]) -> None:

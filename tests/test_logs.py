@@ -1,12 +1,24 @@
 """The log file: lines stay lines, the file stays private and small."""
 
+import contextlib
 import logging
+import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import torch
 
-from nnguide_core import logs
-from nnguide_core.logs import log_path, log_to_file
+from nnguide_core import checkpoints, cli, features_files, logs
+from nnguide_core.datasets import allowed_path, from_uploads, open_dataset
+from nnguide_core.errors import CancelledError, NNGuideError
+from nnguide_core.jobs import Jobs
+from nnguide_core.logs import log_path, log_to_file, refusals_noted
+from nnguide_core.records import Role
+from nnguide_core.store import Workspace
+from nnguide_core.uploads import SessionUploads
+from tests import corpus
+from tests.zip_corpus import RawEntry, image_bytes, raw_zip
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +64,115 @@ def test_a_large_log_makes_room_for_a_new_one_at_the_next_start(tmp_path, monkey
     assert "today" in path.read_text()
     assert "yesterday" not in path.read_text()
     assert path.with_suffix(".log.1").read_text() == "line of yesterday\n"
+
+
+def test_a_full_log_makes_room_while_the_program_runs_and_stays_private(tmp_path, monkeypatch):
+    path = log_to_file(tmp_path)
+    monkeypatch.setattr(logs, "_LIMIT", 100)
+    for number in range(50):
+        logging.getLogger("nnguide_core.x").info("line %d", number)
+    assert path.stat().st_size < 300
+    assert "line 49" in path.read_text() + path.with_suffix(".log.1").read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """What is logged from here on, one text per line of the file."""
+    path = log_to_file(tmp_path / "home")
+    return lambda: path.read_text("utf-8").splitlines() if path.exists() else []
+
+
+def test_every_refused_file_of_a_scan_is_one_line_with_its_reason(tmp_path, lines):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    secret = b"the contents of a file"
+    (folder / "good.png").write_bytes(image_bytes())
+    (folder / "a\nb.png").write_bytes(secret)
+    (folder / "cut.png").write_bytes(image_bytes()[:40] + secret)
+    open_dataset(folder, "photos", Role.ID)
+    from_uploads([("up.png", secret)], tmp_path / "blobs", "up", Role.ID)
+    entries = [RawEntry(b"../x.png", image_bytes()), RawEntry(b"y.png", secret)]
+    (tmp_path / "x.zip").write_bytes(raw_zip(entries))
+    open_dataset(tmp_path / "x.zip", "zipped", Role.ID)
+    written = lines()
+    assert [line.partition(": ")[2].partition(": ")[0] for line in written] == [
+        r"refused a\x0ab.png of photos",
+        "refused cut.png of photos",
+        "refused up.png of up",
+        "refused ../x.png of zipped",
+        "refused y.png of zipped",
+    ]
+    assert "No image: it begins like text" in written[0]
+    assert not any(secret.decode() in line or "Traceback" in line for line in written)
+
+
+def test_whatever_is_refused_as_a_whole_is_one_line(tmp_path, lines, monkeypatch):
+    monkeypatch.setenv("NNGUIDE_DATA_ROOTS", str(tmp_path / "allowed"))
+    monkeypatch.setenv("NNGUIDE_UPLOAD_LIMIT", "10")
+    (tmp_path / "x.zip").write_bytes(b"PK no zip")
+    torch.save({"a": torch.nn.Linear(1, 1)}, tmp_path / "x.pth")
+    np.savez(tmp_path / "x.npz", features=np.array([object()]))
+    uploads = SessionUploads(Workspace(tmp_path / "home"), "ab")
+    refused = {
+        "refused a typed path: /etc/passwd": lambda: allowed_path("/etc/passwd"),
+        f"refused dataset {tmp_path / 'x.zip'}: No zip": lambda: open_dataset(tmp_path / "x.zip"),
+        "refused checkpoint: The checkpoint x.pth": lambda: checkpoints.read_state(tmp_path / "x.pth"),
+        "refused features file: x.npz": lambda: features_files.load(tmp_path / "x.npz"),
+        "refused upload: This session may upload": lambda: uploads.claim([11]),
+    }
+    for expected, work in refused.items():
+        before = len(lines())
+        with pytest.raises(NNGuideError):
+            work()
+        (line,) = lines()[before:]
+        assert expected in line
+
+
+def test_work_that_was_stopped_is_no_refusal(lines):
+    with contextlib.suppress(CancelledError), refusals_noted("x"):
+        raise CancelledError("stopped")
+    assert lines() == []
+
+
+def test_every_job_is_one_line_however_it_ends(tmp_path, lines):
+    def refuse(_):
+        raise NNGuideError("No such thing.")
+
+    jobs = Jobs(Workspace(tmp_path / "home"))
+    for title, work in (("fine", lambda _: None), ("bad", refuse)):
+        jobs.start(title, title, work).wait(60)
+    deadline = time.monotonic() + 60
+    while len(lines()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    fine, bad = lines()
+    assert " INFO nnguide_core.jobs: job done after " in fine
+    assert fine.endswith(" s: fine")
+    assert bad.endswith(" s: bad - No such thing.")
+
+
+def test_every_command_is_one_line_and_a_user_error_leaves_no_traceback(tmp_path, lines, monkeypatch, capsys):
+    monkeypatch.setenv("NNGUIDE_HOME", str(tmp_path / "home"))
+    (tmp_path / "empty\x1b[31m").mkdir()
+    (tmp_path / "empty\x1b[31m" / "x.png").write_bytes(corpus.tiff(1, 1, b""))
+    out = str(tmp_path / "d.safetensors")
+    assert cli.main(["fit", str(tmp_path / "nowhere"), "--out", out, "--model", "demo", "--quiet"]) == 1
+    assert cli.main(["demo", "--quiet", "--k", "999999"]) == 1
+    missing, demo = (line for line in lines() if "nnguide_core.cli" in line)
+    assert "command fit after" in missing
+    assert "failed - " in missing
+    assert "command demo after" in demo
+    assert not any("Traceback" in line for line in lines())
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_command_without_memory_ends_with_a_sentence(tmp_path, monkeypatch, capsys):
+    def fill(_):
+        raise MemoryError
+
+    from nnguide_core import commands
+
+    monkeypatch.setenv("NNGUIDE_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(commands.COMMANDS, "demo", fill)
+    assert cli.main(["demo"]) == 1
+    assert "nnguide: There is not enough memory." in capsys.readouterr().err

@@ -10,7 +10,16 @@ from typing import Any
 from nnguide_core.errors import NNGuideError
 from nnguide_core.workers import Failure, Workers
 
-__all__ = ["MOST_BYTES", "MOST_SECONDS", "Outcome", "Trial", "attempt", "made", "outcome_of"]
+__all__ = [
+    "MOST_BYTES",
+    "MOST_SECONDS",
+    "Outcome",
+    "Trial",
+    "attempt",
+    "made",
+    "memory_of_this_process",
+    "outcome_of",
+]
 
 MOST_SECONDS = 10.0  # of computing; what the machine does besides does not count
 MOST_BYTES = 2**30  # on top of what the process had before
@@ -102,7 +111,7 @@ def made(cases: Iterable[Any], folder: Path, name: str) -> Iterator[tuple[str, P
 
 def outcome_of(work: Callable[[], object]) -> Outcome:
     """Do the work here, and say what came of it and what it took."""
-    before, began = _memory("VmRSS"), time.process_time()
+    before, began = memory_of_this_process("VmRSS"), time.process_time()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     verdict, kind, is_named = "ok", "", True
     try:
@@ -111,13 +120,16 @@ def outcome_of(work: Callable[[], object]) -> Outcome:
         verdict, kind, is_named = str(error), type(error).__name__, _is_sentence(str(error))
     except Exception as error:  # noqa: BLE001 - what should not have come is what is looked for
         verdict, kind, is_named = f"{type(error).__name__}: {error}"[:300], type(error).__name__, False
-    return Outcome(verdict, kind, is_named, time.process_time() - began, _memory("VmHWM") - before)
+    return Outcome(
+        verdict, kind, is_named, time.process_time() - began, memory_of_this_process("VmHWM") - before
+    )
+
+
+def memory_of_this_process(field: str) -> int:
+    """Return a field of this process's status, such as VmHWM, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def _is_sentence(text: str) -> bool:
     return bool(_SENTENCE.fullmatch(text)) and text.isprintable()
-
-
-def _memory(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
