@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from views import resources, state
 from views.current import View
@@ -20,7 +22,6 @@ def served_by(view: View, image_id: str) -> None:
     row = bank.ids.index(image_id)
     image = resources.bank_images(view.run.question)[image_id]
     usage = resources.usage(view.run.question, view.k)
-    rank = int((usage > usage[row]).sum()) + 1
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         picture = resources.large_picture(view.evaluation.question.bank.dataset, image)
         if picture is not None:
@@ -28,12 +29,22 @@ def served_by(view: View, image_id: str) -> None:
         st.text(
             literal(f"{image.path} of the bank{f', class {image.label}' if image.label else ''}")
             + f"\nenergy {number(float(bank.energies[row]), 2)}"
-            + f"\nIt is among the {view.k} neighbours of {int(usage[row]):,} queries: "
-            + f"number {rank:,} of {bank.size:,} bank images by that count."
+            + f"\n{_service_in_words(usage, row, view.k)}"
         )
         if st.button("Select these queries", disabled=not usage[row]):
             state.select(frozenset(_served(view, row)), f"served by {image.path}")
             st.rerun()
+
+
+def _service_in_words(usage: NDArray[np.int64], row: int, k: int) -> str:
+    """Return how many queries a bank row serves, and its rank among all rows."""
+    count = int(usage[row])
+    if not count:
+        return f"No query has it among its {k} neighbours."
+    rank = int((usage > count).sum()) + 1
+    return (
+        f"It is among the {k} neighbours of {count:,} queries: number {rank:,} of {usage.size:,} bank images."
+    )
 
 
 def _served(view: View, row: int) -> Iterator[str]:

@@ -82,6 +82,19 @@ def test_clearing_the_selection_clears_it_for_every_page(shown):
     assert "Nothing is selected" in said(shown, "info")
 
 
+def test_a_bank_image_says_whom_it_serves_and_selects_them(shown):
+    question = resources.demo_question()
+    used = resources.usage(question, 10)
+    busiest = int(used.argmax())
+    shown.session_state["nnguide.page.bank_image"] = resources.evaluation(question).bank.ids[busiest]
+    shown.run()
+    assert not shown.exception
+    assert f"among the 10 neighbours of {used[busiest]:,} queries: number 1 of 2,000" in said(shown, "text")
+    next(button for button in shown.button if button.label == "Select these queries").click()
+    shown.run()
+    assert f"{used[busiest]:,} images are selected" in said(shown, "text")
+
+
 @pytest.mark.parametrize(
     "color", ["score", "class", "predicted class", "dataset", "energy", "guidance", "truth × decision"]
 )
