@@ -66,7 +66,7 @@ def find_directory(file: BinaryIO) -> Directory:
     tail_start = max(0, size - _END.size - _LONGEST_COMMENT)
     file.seek(tail_start)
     tail = file.read()
-    place = tail.rfind(b"PK\5\6", 0, len(tail) - _END.size + 4)
+    place = tail.rfind(b"PK\5\6", 0, max(0, len(tail) - _END.size + 4))
     if place < 0:
         raise ArchiveError("No zip: it has no directory at its end, so it is truncated or something else.")
     _, disk, first_disk, _, stated, length, offset, _ = _END.unpack_from(tail, place)

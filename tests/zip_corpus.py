@@ -151,6 +151,7 @@ def damaged_zips() -> Iterator[ZipCase]:
     plain = raw_zip([RawEntry(b"1.png", image_bytes()), RawEntry(b"2.png", image_bytes(1))])
     for cut in (1, 10, len(plain) // 2, len(plain) - 30, len(plain) - 1):
         yield _bytes(f"cut-at-{cut}", plain[:cut], "^No zip: ")
+    yield _bytes("end-record-cut-short", b"PK\5\6" + bytes(10), "^No zip: ")
     end = plain.rindex(b"PK\5\6")
     yield _bytes("no-zip", b"hello" * 100, "^No zip: ")
     yield _bytes("nothing", b"", "^No zip: ")
