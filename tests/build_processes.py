@@ -67,15 +67,15 @@ def kill(folder: Path, count: int) -> Counts:
     for number in range(count):
         if counts.tried >= count:
             break
-        root, told, is_killed = folder / f"kill-{number}", 0, True
+        root, told, status = folder / f"kill-{number}", 0, -1
         reader, stop = _reader(root)
-        while is_killed:
+        while status != 0:
             wait = chance.uniform(0.0, 1.05 * seconds) if counts.tried < count else None
             status, reports = _build(folder, root, wait, shard_seconds=chance.choice((0.0, 0.2, 10.0)))
-            is_killed = os.WIFSIGNALED(status)
-            counts.tried += is_killed
-            told = _compare(counts, told, reports, is_over=not is_killed)
-            counts.unnamed += not is_killed and status != 0
+            counts.tried += status == signal.SIGKILL
+            told = _compare(counts, told, reports, is_over=status == 0)
+            if status != signal.SIGKILL:
+                _note_failure(counts, folder, status)
         os.close(stop)
         counts.half_written += (not succeeded(reader)) + len(list(root.rglob("*.damaged")))
         counts.completed += 1

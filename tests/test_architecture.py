@@ -184,6 +184,15 @@ def keyword(node: ast.Call, name: str) -> object:
     return next((ast.unparse(word.value) for word in node.keywords if word.arg == name), None)
 
 
+def test_no_image_is_decoded_by_torchvision_and_no_array_is_mapped_from_a_file():
+    for name, tree in modules().items():
+        used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | imports(
+            name
+        )
+        assert not {each for each in used if "torchvision.io" in each or "memmap" in each}, name
+        assert "mmap" not in imports(name), name
+
+
 def test_nothing_that_runs_code_from_a_file_is_imported():
     for name in modules():
         assert not imports(name) & RUNS_CODE_FROM_FILES, name

@@ -56,7 +56,7 @@ class Trial:
     def hung(self) -> bool:
         """Whether it took longer than it may, and nothing stopped it in time."""
         if isinstance(self.came, Failure):
-            return self.came.kind == "too slow" and "Too slow" not in self.expected
+            return self.came.kind == "too slow" and self.is_wrong
         return self.came.seconds > MOST_SECONDS
 
     @property
