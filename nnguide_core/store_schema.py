@@ -142,7 +142,10 @@ class Database:
         connection.close()
 
     def _open(self) -> tuple[sqlite3.Connection, os.stat_result]:
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        # Only where there is none: closing a file takes away all locks of this process on it, and another
+        # process that then closes the database would delete the log that our other connections write to.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         identity = self.path.stat()
         connection = sqlite3.connect(
             self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False

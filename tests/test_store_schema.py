@@ -2,8 +2,11 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,8 @@ from nnguide_core.errors import StoreError
 from nnguide_core.store_schema import APPLICATION_ID, WORKSPACE_TABLES, Database, back_up, damage
 from tests.disks import small_disk
 from tests.processes import fork, succeeded
+
+ROOT = Path(__file__).parents[1]
 
 TABLES = ("CREATE TABLE numbers (number INTEGER NOT NULL) STRICT;",)
 
@@ -242,3 +247,33 @@ def test_the_workspaces_tables_are_made_from_nothing(tmp_path):
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         }
     assert tables >= {"datasets", "runs", "run_datasets", "verdicts", "settings", "uploads", "jobs"}
+
+
+LOOK = """
+import sys
+from pathlib import Path
+from nnguide_core.store_schema import Database
+
+database = Database(Path(sys.argv[1]), ("CREATE TABLE t (n INTEGER);",))
+with database.read() as connection:
+    print(connection.execute("SELECT count(*) FROM t").fetchone()[0])
+database.close()
+"""
+
+
+def test_a_second_connection_does_not_let_other_processes_delete_the_log(tmp_path):
+    def insert(number):
+        with database.write() as connection:
+            connection.execute("INSERT INTO t VALUES (?)", (number,))
+
+    def seen_by_another():
+        command = [sys.executable, "-c", LOOK, tmp_path / "x.sqlite"]
+        return int(subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout)
+
+    database = Database(tmp_path / "x.sqlite", ("CREATE TABLE t (n INTEGER);",))
+    insert(1)
+    with database.read(), database.read():  # the second one opens the file again
+        pass
+    assert seen_by_another() == 1
+    insert(2)
+    assert seen_by_another() == 2
