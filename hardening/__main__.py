@@ -13,7 +13,17 @@ from hardening.table import Row, markdown
 
 __all__ = ["NAMES", "main"]
 
-NAMES: tuple[str, ...] = ("images", "zips", "checkpoints", "features", "fuzz", "kills", "limits", "sessions", "injection")
+NAMES: tuple[str, ...] = (
+    "images",
+    "zips",
+    "checkpoints",
+    "features",
+    "fuzz",
+    "kills",
+    "limits",
+    "sessions",
+    "injection",
+)
 
 
 def main(names: list[str]) -> int:
