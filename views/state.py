@@ -219,9 +219,10 @@ def write_address() -> None:
 
 def _keep_fields() -> None:
     """Copy the fields' values, since Streamlit drops those of widgets that a page no longer shows."""
-    for key, value in dict(st.session_state).items():
-        if isinstance(key, str) and key.startswith(_FIELD):
-            keep(key, value)
+    # Of other widgets a browser may send values that Streamlit cannot read any more.
+    for key in list(st.session_state):
+        if isinstance(key, str) and key.startswith(_FIELD) and key in st.session_state:
+            keep(key, st.session_state[key])
 
 
 def _get(name: str, default: Any = None) -> Any:
