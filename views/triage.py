@@ -43,6 +43,14 @@ class Found:
         return tuple(judged.features.ids[row] for judged, row in self.places)
 
 
+@dataclass(frozen=True)
+class Given:
+    """A verdict that this session gave, so that it can be taken back."""
+
+    image: str  # the image's id
+    before: Verdict | None  # what was said of it until then
+
+
 def choose_queue(view: View) -> Found:
     """Let the user choose a queue, filter and order; return what is in it."""
     run_strip(view)
@@ -125,7 +133,7 @@ def effect(view: View) -> None:
     """Show the metrics before and after the verdicts, side by side."""
     if not view.verdicts:
         return
-    with st.expander(f"What {len(view.verdicts):,} verdicts change"):
+    with st.expander(f"What the verdicts change ({len(view.verdicts):,})"):
         before, after = st.columns(2)
         with before:
             st.text("as the datasets say")
@@ -192,15 +200,16 @@ def _say(view: View, image: str, decision: str, note: str) -> None:
     said = Verdict(image, decision, note, datetime.now(UTC), view.run.id)
     resources.workspace().save_run(view.run)
     resources.workspace().add_verdicts([said])
-    state.keep("given", (*_given(), image))
+    state.keep("given", (*_given(), Given(image, view.verdicts.get(image))))
 
 
 def _undo(view: View) -> None:
-    """Take back the verdict that this session gave last, and look at its image again."""
-    *rest, image = _given()
-    resources.workspace().add_verdicts([Verdict(image, "", "undo", datetime.now(UTC), view.run.id)])
+    """Take back the verdict that this session gave last, let the one before stand, and look at its image."""
+    *rest, last = _given()
+    decision, note = (last.before.decision, last.before.note) if last.before else ("", "undo")
+    resources.workspace().add_verdicts([Verdict(last.image, decision, note, datetime.now(UTC), view.run.id)])
     state.keep("given", tuple(rest))
-    state.open_image(image)
+    state.open_image(last.image)
     st.rerun()
 
 
@@ -212,6 +221,6 @@ def _advance(view: View, found: Found, image: str) -> None:
     st.rerun()
 
 
-def _given() -> tuple[str, ...]:
-    given: tuple[str, ...] = state.kept("given", ())
+def _given() -> tuple[Given, ...]:
+    given: tuple[Given, ...] = state.kept("given", ())
     return given

@@ -63,14 +63,19 @@ def computed(files):
     return answer(resources.workspace(), question, JobContext(Job("key", "title", {})))
 
 
-def shown(page, question):
+def shown(page, question, **address):
     app = AppTest.from_file(str(APP), default_timeout=240)
-    app.query_params["run"] = question
+    app.query_params.update({"run": question, **address})
     if page != "data":
         app.switch_page(f"pages/{page}.py")
     app.run()
     assert not app.exception
     return app
+
+
+def press(app, label):
+    next(each for each in app.button if each.label == label).click().run()
+    assert not app.exception
 
 
 def said(app, *kinds):
@@ -129,13 +134,39 @@ def test_a_verdict_is_shown_with_what_it_changes(runs):
     verdict = Verdict(street.features.ids[0], "really ID", "a note", datetime.now(UTC))
     resources.workspace().add_verdicts([verdict])
     app = shown("triage", runs["whole"])
-    assert "What 1 verdicts change" in [each.label for each in app.expander]
+    assert "What the verdicts change (1)" in [each.label for each in app.expander]
     assert "street: 40 OOD images" in said(app, "text")
     assert "street: 39 OOD images" in said(app, "text")
     app = shown("scores", runs["whole"])
     next(each for each in app.toggle if each.label == "Show what the verdicts change").set_value(True).run()
     assert not app.exception
-    assert "with 1 verdicts applied" in said(app, "text")
+    assert "with 1 verdict applied" in said(app, "text")
+
+
+def test_undo_lets_the_verdict_before_stand_again(runs):
+    from views import resources
+
+    image = resources.evaluation(runs["whole"]).ood[0].features.ids[2]
+    app = shown("triage", runs["whole"], image=image)
+    for decision in ("wrong label", "unsure"):
+        press(app, decision)
+        app.query_params["image"] = image
+        app.session_state["nnguide.image"] = image
+    assert resources.workspace().current_verdicts()[image].decision == "unsure"
+    press(app, "undo")
+    assert resources.workspace().current_verdicts()[image].decision == "wrong label"
+    press(app, "undo")
+    assert image not in resources.workspace().current_verdicts()
+    assert next(each for each in app.button if each.label == "undo").disabled
+
+
+def test_verdicts_on_images_of_other_runs_are_not_counted(runs):
+    from views import resources
+
+    elsewhere = resources.evaluation(runs["whole"]).ood[0].features.ids[3]
+    resources.workspace().add_verdicts([Verdict(elsewhere, "really ID", "", datetime.now(UTC))])
+    assert any("verdicts change" in each.label for each in shown("triage", runs["whole"]).expander)
+    assert not any("verdicts change" in each.label for each in shown("triage", runs["no OOD"]).expander)
 
 
 def test_an_image_of_the_address_is_explained_beside_its_neighbours(runs):
