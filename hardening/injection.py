@@ -177,7 +177,7 @@ class _Walk:
         self.page.mouse.down()
         self.page.mouse.move(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5, steps=8)
         self.page.mouse.up()
-        self.page.get_by_text("images are selected").wait_for()
+        self.page.get_by_text("images selected").wait_for()
         self._settle()
         self._look("map, selection")
 

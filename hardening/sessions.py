@@ -83,7 +83,7 @@ class Visitor:
             self._see(f"k = {self.k}  ·")
             self._see(f"at least {100 * self.level:g} % of ID kept")
             self._no_error(page)
-        self._see(f"{self.selected:,} images are selected")
+        self._see(f"{self.selected:,} images selected")
         for part in (f"k={self.k}", f"image={self.image}", f"threshold=id_kept%3A{self.level!r}"):
             if part not in self.session.query:
                 self.wrong.append(f"{part} is not in the address {self.session.query}")

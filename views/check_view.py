@@ -7,7 +7,7 @@ from nnguide_core.checks import Check, ModelCard
 from nnguide_core.dataset_report import Copies, DatasetReport
 from views.draft import ROLES
 from views.job_panel import duration
-from views.text import cell, literal, markdown_text
+from views.text import cell, counted, literal, markdown_text
 
 __all__ = ["show_check"]
 
@@ -32,8 +32,8 @@ def _warnings(found: Check) -> None:
     report = found.report
     if report.leaks:
         _error(
-            f"{len(report.leaks):,} images are in the bank and among the queries. "
-            "A query never meets itself in the bank, but its copies there make it look more typical."
+            f"Both in the bank and among the queries: {counted(len(report.leaks), 'image')}. A query never "
+            "meets itself in the bank, but its copies there make it look more typical."
         )
     for dataset, names in report.shared_classes.items():
         _warning(f"{dataset}: {_listed(names)} is also the name of an ID class. Are these images really OOD?")
@@ -43,9 +43,10 @@ def _warnings(found: Check) -> None:
             "Their images count as wrongly classified and are left out of a bank."
         )
     if report.conflicts:
-        _warning(f"{len(report.conflicts):,} ID images have copies under another class name.")
+        _warning(f"{counted(len(report.conflicts), 'ID image')} with copies under another class name.")
     if report.resemblances:
-        _warning(f"{len(report.resemblances):,} queries look like a bank image without being a copy of one.")
+        alike = counted(len(report.resemblances), "query", "queries")
+        _warning(f"Alike to a bank image without being a copy of one: {alike}.")
 
 
 def _counts(found: Check) -> None:

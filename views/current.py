@@ -22,7 +22,7 @@ class View:
     evaluation: Evaluation
     k: int
     rule: Threshold
-    verdicts: Mapping[str, Verdict]  # image id -> the latest verdict
+    verdicts: Mapping[str, Verdict]  # id of a judged image -> the latest verdict
 
     @cached_property
     def threshold(self) -> float | None:
@@ -56,7 +56,11 @@ def current() -> View:
     question = run.question if run else name or resources.demo_question()
     evaluation = resources.evaluation(question)
     state.open_question(question)
-    verdicts = resources.workspace().current_verdicts()
+    verdicts = {
+        image: verdict
+        for image, verdict in resources.workspace().current_verdicts().items()
+        if any(image in judged.row_of for judged in evaluation.queries)
+    }
     return View(evaluation, min(state.k(), evaluation.k_max), state.threshold(), verdicts)
 
 

@@ -17,7 +17,7 @@ from views import state
 from views.current import View
 from views.figure_parts import signed_figure
 from views.frame import current_theme, run_in_a_line
-from views.text import markdown_text
+from views.text import counted, markdown_text
 
 __all__ = ["bank", "detector", "figures", "report", "tables"]
 
@@ -75,7 +75,7 @@ def tables(view: View) -> None:
     _offer(columns[2], f"{wrong.num_rows:,} misflagged, CSV", to_csv(wrong), "misflagged.csv")
     _offer(
         columns[3],
-        f"{len(view.verdicts):,} verdicts, JSON",
+        f"{counted(len(view.verdicts), 'verdict')}, JSON",
         _verdicts(view.verdicts, view.run),
         "verdicts.json",
     )

@@ -19,7 +19,7 @@ from views.current import View
 from views.frame import cautions, number, run_strip
 from views.map_table import MapTable
 from views.queries import Query, find_query, query_at, tiles
-from views.text import cell, literal, markdown_text
+from views.text import cell, counted, literal, markdown_text
 from views.theme import GROUPS, Group
 
 __all__ = ["choose_points", "explore", "map_of"]
@@ -141,8 +141,8 @@ def _selection(view: View, table: MapTable) -> None:
     points = np.flatnonzero(chosen)
     queries = points[table.points.groups[points] != GROUPS.index(Group.BANK)]
     with st.container(horizontal=True, vertical_alignment="center"):
-        of_bank = len(points) - len(queries)
-        st.text(f"{len(points):,} images are selected: {len(queries):,} queries and {of_bank:,} of the bank.")
+        parts = counted(len(queries), "query", "queries"), counted(len(points) - len(queries), "bank image")
+        st.text(f"{counted(len(points), 'image')} selected: {' and '.join(parts)}.")
         if st.button("Open in Triage", disabled=not len(queries)):
             state.fill("queue", "from the map")
             st.switch_page("pages/triage.py")

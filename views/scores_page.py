@@ -14,7 +14,7 @@ from views.metrics_view import show_differences, show_metrics
 from views.neighbours import bank_image
 from views.pictures import as_address
 from views.score_board import score_board
-from views.text import cell, markdown_text
+from views.text import cell, counted, markdown_text
 
 __all__ = ["board", "hubs", "metrics", "over_k"]
 
@@ -47,7 +47,7 @@ def metrics(view: View) -> None:
             st.text("as the datasets say")
             show_metrics(resources.metrics(view.run.question, view.k))
         with after:
-            st.text(f"with {len(view.verdicts):,} verdicts applied")
+            st.text(f"with {counted(len(view.verdicts), 'verdict')} applied")
             show_metrics(metrics_table(view.judged_by_people, view.k))
     if view.evaluation.ood and st.toggle(
         "Is NNGuide really better than each baseline?", key=state.field("differences", default=False)

@@ -7,7 +7,7 @@ import unicodedata
 
 from nnguide_core.names import csv_safe
 
-__all__ = ["cell", "literal", "markdown_text", "plotly_text", "shorten"]
+__all__ = ["cell", "counted", "literal", "markdown_text", "plotly_text", "shorten"]
 
 _ADDRESS = re.compile(r"//|www(?=\.)|@", re.IGNORECASE)
 _JOINER = "\u2060"
@@ -31,6 +31,15 @@ def cell(text: str) -> str:
     ("'=HYPERLINK(1)", 'cat')
     """
     return csv_safe(literal(text))
+
+
+def counted(number: int, one: str, more: str = "") -> str:
+    """Return a number with the word for what is counted; more is its plural where that is not one + "s".
+
+    >>> counted(1, "image"), counted(2000, "image"), counted(0, "query", "queries")
+    ('1 image', '2,000 images', '0 queries')
+    """
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
 def shorten(text: str, limit: int = 40) -> str:

@@ -51,7 +51,7 @@ def test_a_lasso_counts_and_shows_its_images_and_triage_has_the_same(opened):
         expect(status).not_to_have_text(before)
         expect(status).to_contain_text("points selected.")
         count = status.inner_text().split()[0]
-        words = page.get_by_text(f"{count} images are selected:")
+        words = page.get_by_text(f"{count} images selected:")
         expect(words).to_be_visible()
         queries = words.inner_text().split(": ")[1].split()[0]
         if "," not in queries and int(queries) <= MOST_SHOWN:
@@ -72,7 +72,7 @@ def test_a_lasso_counts_and_shows_its_images_and_triage_has_the_same(opened):
 def test_both_themes_show_the_map_without_an_error(opened, theme, settled, screenshot):
     page = opened(theme=theme)
     lasso(page)
-    expect(page.get_by_text("images are selected:")).to_be_visible()
+    expect(page.get_by_text("images selected:")).to_be_visible()
     settled(page)
     page.set_viewport_size({"width": 1280, "height": 1900})
     page.wait_for_timeout(1500)

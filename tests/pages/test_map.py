@@ -63,7 +63,7 @@ def test_what_is_selected_is_counted_by_dataset_decision_and_class(shown):
     shown.session_state["nnguide.selection"] = Selection(chosen, "the map")
     shown.run()
     assert not shown.exception
-    assert "10 images are selected: 10 queries and 0 of the bank." in said(shown, "text")
+    assert "10 images selected: 10 queries and 0 bank images." in said(shown, "text")
     dataset, decision, label = (frame.value for frame in shown.dataframe)
     assert dict(zip(dataset["dataset"], dataset["images"], strict=True)) == {
         queries[0].dataset.name: 7,
@@ -92,7 +92,7 @@ def test_a_bank_image_says_whom_it_serves_and_selects_them(shown):
     assert f"among the 10 neighbours of {used[busiest]:,} queries: number 1 of 2,000" in said(shown, "text")
     next(button for button in shown.button if button.label == "Select these queries").click()
     shown.run()
-    assert f"{used[busiest]:,} images are selected" in said(shown, "text")
+    assert f"{used[busiest]:,} images selected" in said(shown, "text")
 
 
 @pytest.mark.parametrize(
