@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nnguide_core.errors import ModelError
+from nnguide_core.memory_errors import is_out_of_memory
 
 __all__ = ["Encoder", "Split", "find_split", "forward"]
 
@@ -117,6 +118,8 @@ def _trace(network: nn.Module, probe: Tensor) -> tuple[list[_Call], Tensor]:
         try:
             logits = network(probe)
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
             side = f"{probe.shape[2]} × {probe.shape[3]} pixels"
             raise ModelError(f"The network does not run on images of {side}: {error}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(probe):

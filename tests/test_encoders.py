@@ -157,6 +157,14 @@ def test_a_layer_that_is_called_twice_is_refused(probe):
         find_split(network, probe, "inner")
 
 
+def test_a_lack_of_memory_is_not_blamed_on_the_size_of_the_images(probe):
+    def run(*_):
+        raise RuntimeError("could not create a primitive")
+
+    with pytest.raises(RuntimeError, match="could not create a primitive"):
+        find_split(_network(run), probe)
+
+
 @pytest.mark.parametrize(
     ("end", "match"),
     [
