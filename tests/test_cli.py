@@ -86,7 +86,10 @@ def test_evaluate_prints_every_detector_as_json(photos, capsys):
     assert code == 3  # broken.png was skipped
     facts = json.loads(capsys.readouterr().out)
     assert {"NNGuide", "Energy", "MSP", "KNN"} <= {row["detector"] for row in facts["metrics"]}
-    assert all(0 <= row["auroc"]["low"] <= row["auroc"]["estimate"] <= row["auroc"]["high"] <= 1 for row in facts["metrics"])
+    assert all(
+        0 <= row["auroc"]["low"] <= row["auroc"]["estimate"] <= row["auroc"]["high"] <= 1
+        for row in facts["metrics"]
+    )
     assert facts["run"]["k"] == 10
 
 

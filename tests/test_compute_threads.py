@@ -32,7 +32,7 @@ def test_cores_are_shared_out_among_the_threads(device, count, each):
     with ComputeThreads(device) as threads:
         assert threads.count == count
         meet = threading.Barrier(count)
-        asked = [threads.submit(lambda: (meet.wait(10), torch.get_num_threads())[1]) for _ in range(count)]
+        asked = [threads.submit(lambda: (meet.wait(60), torch.get_num_threads())[1]) for _ in range(count)]
         assert [future.result() for future in asked] == [each] * count
 
 
@@ -51,11 +51,12 @@ def test_other_threads_keep_all_the_cores(cores):
 
 def test_leaving_waits_for_what_runs_and_drops_what_waits():
     done = []
-    go = threading.Event()
+    begun, go = threading.Event(), threading.Event()
     torch.set_num_threads(1)
     with ComputeThreads("cpu") as threads:
-        running = threads.submit(lambda: (go.wait(10), done.append("running")))
+        running = threads.submit(lambda: (begun.set(), go.wait(60), done.append("running")))
         waiting = threads.submit(lambda: done.append("waiting"))
+        assert begun.wait(60)
         threading.Timer(0.1, go.set).start()
     assert done == ["running"]
     assert running.done()

@@ -55,7 +55,9 @@ def test_queries_lie_among_rows_of_their_kind(made: Projection) -> None:
 
 def test_only_directions_count(made: Projection) -> None:
     queries = clusters(1, 10)[0]
-    lengths = torch.ldexp(torch.ones(30), torch.linspace(-60, 50, 30).round())[:, None]  # exact, as is division
+    lengths = torch.ldexp(torch.ones(30), torch.linspace(-60, 50, 30).round())[
+        :, None
+    ]  # exact, as is division
     assert torch.equal(made.transform(queries * lengths), made.transform(queries))
 
 

@@ -97,7 +97,7 @@ def test_a_link_opens_the_same_image_at_the_same_k_and_threshold(opened, url):
     assert explained(same) == sentence
 
 
-def test_going_back_and_forth_between_pages_keeps_what_was_chosen(opened):
+def test_going_back_and_forth_between_pages_keeps_what_was_chosen(opened, settled):
     page = opened("triage")
     page.get_by_role("radio", name="false alarms").click()
     page.get_by_role("combobox", name="order").click()
@@ -112,6 +112,7 @@ def test_going_back_and_forth_between_pages_keeps_what_was_chosen(opened):
     seed = page.get_by_label("seed of every draw")
     seed.fill("7")
     seed.press("Enter")
+    settled(page)
     page.get_by_role("link", name="Triage").click()
     expect(page.get_by_role("radio", name="false alarms")).to_be_checked()
     assert explained(page) == sentence

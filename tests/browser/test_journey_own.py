@@ -123,7 +123,7 @@ def check_tables(page, name):
     )
     wrong = list(csv.DictReader(io.StringIO(fetch(page, "misflagged, CSV").path().read_text("utf-8-sig"))))
     assert {row["decision"] for row in wrong} <= {"miss", "false alarm"}
-    said = json.loads(fetch(page, "1 verdicts, JSON").path().read_text())
+    said = json.loads(fetch(page, "1 verdict, JSON").path().read_text())
     assert [each["decision"] for each in said] == ["really OOD"]
     return rows
 
@@ -171,4 +171,4 @@ def test_own_folders_from_upload_to_export_and_over_a_restart(open_page, start, 
     first.stop()
     again = open_page(f"{start().url}/triage?{address}")
     expect(again.get_by_text(re.compile("^1 of .* of this queue judged$"))).to_be_visible(timeout=LONG)
-    expect(again.get_by_text("What 1 verdicts change")).to_be_visible()
+    expect(again.get_by_text("What the verdicts change (1)")).to_be_visible()

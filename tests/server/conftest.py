@@ -1,6 +1,7 @@
 """The program's own server on the demo, and sessions of it over real websockets, without a browser."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,8 +27,13 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def run():
-    """Run a coroutine, with a limit."""
-    return lambda work: asyncio.run(asyncio.wait_for(work, 280))
+    """Run a coroutine, with a limit, in a thread of its own: Playwright keeps a loop in the main one."""
+
+    def to_its_end(work):
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, asyncio.wait_for(work, 280)).result()
+
+    return to_its_end
 
 
 @pytest.fixture
