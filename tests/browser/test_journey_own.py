@@ -124,7 +124,7 @@ def check_tables(page, name):
     wrong = list(csv.DictReader(io.StringIO(fetch(page, "misflagged, CSV").path().read_text("utf-8-sig"))))
     assert {row["decision"] for row in wrong} <= {"miss", "false alarm"}
     said = json.loads(fetch(page, "1 verdict, JSON").path().read_text())
-    assert [each["decision"] for each in said] == ["really OOD"]
+    assert [each["decision"] for each in said["verdicts"]] == ["really OOD"]
     return rows
 
 

@@ -42,7 +42,7 @@ def images(page):
     )
 
 
-def test_a_lasso_counts_and_shows_its_images_and_triage_has_the_same(opened):
+def test_a_lasso_counts_and_shows_its_images_and_triage_has_the_same(opened, settled):
     page = opened()
     status = page.locator(".status")
     for right in (0.5, 0.3, 0.2):  # where the images lie depends on the machine
@@ -61,6 +61,7 @@ def test_a_lasso_counts_and_shows_its_images_and_triage_has_the_same(opened):
     tile = page.get_by_role("option").first
     tile.click()
     expect(status).to_contain_text("true neighbours are elsewhere on the map (dashed).")
+    settled(page)
     page.get_by_role("button", name="Open in Triage", exact=True).click()
     expect(page.get_by_role("radio", name=f"from the map ({queries})")).to_be_checked()
     queue = page.get_by_role("listbox", name="queue: from the map")
