@@ -19,9 +19,11 @@ from typing import Any, Literal, NoReturn
 
 from nnguide_core.errors import NNGuideError
 
-__all__ = ["MOST_ITEMS", "Failure", "WorkerProcess", "receive", "send", "serve"]
+__all__ = ["MOST_ITEMS", "TIME_SIGNALS", "Failure", "WorkerProcess", "receive", "send", "serve"]
 
 MOST_ITEMS = 10_000  # per message; the pipe of progress marks holds 65,536
+TIME_SIGNALS = (signal.SIGPROF, signal.SIGALRM)  # what a worker dies of when an item takes too long
+_PATIENCE = 10  # seconds by the clock for each second of computing: a busy machine makes no image slow
 _MEMORY_LIMIT = (
     1_200_000_000  # bytes that one worker may fill; a WebP of 64 million pixels takes 1.03 billion
 )
@@ -69,7 +71,7 @@ class WorkerProcess:
             os.close(marks)
 
     def send(self, function: bytes, timeout: float, items: Sequence[Any]) -> None:
-        """Send items to work on; that the worker is dead shows when its answer is received."""
+        """Send items, timeout seconds of computing for each; a dead worker shows when its answer is received."""
         changed = None if function == self._function else function
         self._function = function
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -103,7 +105,8 @@ class WorkerProcess:
 def serve(channel_handle: int, progress_handle: int) -> None:
     """Work in a worker process until the caller hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides when to stop
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills the process, inside C code too
+    for each in TIME_SIGNALS:
+        signal.signal(each, signal.SIG_DFL)  # kills the process, inside C code too
     _limit_memory()
     channel = socket.socket(fileno=channel_handle)
     _tell_defects(channel)
@@ -144,10 +147,16 @@ def _work(function: Callable[[Any], Any], items: Sequence[Any], timeout: float, 
     results = []
     for item in items:
         os.write(progress, b".")
-        signal.setitimer(signal.ITIMER_REAL, timeout)
+        _limit_time(timeout)
         results.append(_result(function, item))
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    _limit_time(0)
     return results
+
+
+def _limit_time(seconds: float) -> None:
+    """Die after so many seconds of computing, or of waiting for much longer; 0 for no limit."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds * _PATIENCE)
 
 
 def _result(function: Callable[[Any], Any], item: Any) -> Any:
@@ -165,7 +174,7 @@ def _tell_defects(channel: socket.socket) -> None:
     """Send the traceback of whatever ends this process to the caller, who raises it."""
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _limit_time(0)
         if issubclass(kind, MemoryError):
             os._exit(1)  # no defect, and telling would need memory
         send(channel, ("raised", "".join(traceback.format_exception(kind, error, trace))))

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from nnguide_core.errors import CancelledError, WorkersError
-from nnguide_core.worker_process import MOST_ITEMS, Failure, WorkerProcess
+from nnguide_core.worker_process import MOST_ITEMS, TIME_SIGNALS, Failure, WorkerProcess
 
 __all__ = ["Failure", "Workers", "usable_cores"]
 
@@ -76,7 +76,8 @@ class Workers:
                 else it raises is a defect and is raised here as RuntimeError, with the worker's traceback.
             items: picklable; taken one chunk at a time, from a background thread.
             chunk: items per message, 1 to 10,000.
-            timeout: seconds that one item may take before its worker is killed.
+            timeout: seconds of computing that one item may take before its worker is killed; one that waits
+                instead, such as for a disk that does not answer, has ten times as many by the clock.
             ahead: finished chunks per worker that may wait to be taken.
 
         Raises:
@@ -263,7 +264,7 @@ class _Run:
             task.part(started, None),
         )
         self._again.extend(part for part in (before, after) if part.items)
-        if status == -signal.SIGALRM:
+        if -status in TIME_SIGNALS:
             reason = f"Too slow: reading it took longer than {self._job.timeout:g} s."
             self._record(suspect.positions, [Failure(reason, "too slow")])
         elif task.retry:

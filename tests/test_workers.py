@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -62,9 +63,27 @@ def test_an_item_that_takes_too_long_is_given_up_and_the_rest_goes_on():
     assert results == [1, Failure("Too slow: reading it took longer than 0.3 s.", "too slow"), 2, 3]
 
 
+def test_an_item_that_computes_too_long_is_given_up_long_before_one_that_waits():
+    with Workers(1) as workers:
+        list(workers.map_ordered(square, [1]))  # a start takes time of its own
+        began = time.monotonic()
+        results = list(workers.map_ordered(sum, [[1], itertools.repeat(1), [2]], chunk=1, timeout=1.5))
+        assert time.monotonic() - began < 10
+    assert results == [1, Failure("Too slow: reading it took longer than 1.5 s.", "too slow"), 2]
+
+
+def test_time_in_which_others_have_the_machine_does_not_count():
+    with Workers(1) as workers:
+        assert list(workers.map_ordered(time.sleep, [1.0], timeout=0.2)) == [None]
+
+
 def test_the_time_limit_is_per_item_and_not_per_chunk():
     with Workers(1) as workers:
-        assert list(workers.map_ordered(time.sleep, [0.2] * 5, chunk=5, timeout=0.6)) == [None] * 5
+        assert list(workers.map_ordered(time.sleep, [0.5] * 5, chunk=5, timeout=0.1)) == [None] * 5
+        assert (
+            list(workers.map_ordered(sum, [range(10**7)] * 5, chunk=5, timeout=1.0))
+            == [sum(range(10**7))] * 5
+        )
 
 
 def test_an_error_that_data_causes_becomes_a_failure_with_its_reason():
