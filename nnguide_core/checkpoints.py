@@ -17,6 +17,7 @@ __all__ = ["load_into", "read_state"]
 _WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 _PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.", "backbone.")
 _MOST_WRAPPINGS = 4  # a damaged file may hold a container that holds itself
+_MOST_PREFIXES = 8  # a name of nothing but prefixes would be copied once for each
 _UNUSED = "num_batches_tracked"  # counts training steps, and old checkpoints lack it
 _SHOWN = 3  # names of each kind that an error lists
 
@@ -68,11 +69,9 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], file_name: str) -
 
 
 def _without_prefixes(state: Mapping[str, Tensor], expected: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    while not any(name in expected for name in state):
-        prefix = next(
-            (prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in state)), None
-        )
-        if prefix is None:
+    for _ in range(_MOST_PREFIXES):
+        prefix = next((each for each in _PREFIXES if any(name.startswith(each) for name in state)), None)
+        if prefix is None or any(name in expected for name in state):
             break
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

@@ -307,6 +307,8 @@ def bombs() -> Iterator[CheckpointCase]:
     )
     data = _safetensors(names.encode(), b"")
     yield _bytes("bomb-200,000-tensors", data, "does not fit|cannot be read")
+    long = safetensors_bytes({"module." * 500_000: torch.zeros(1)})
+    yield _bytes("bomb-name-of-prefixes", long, "has unknown module.*…")
 
 
 def damaged(per_file: int, seed: int = 0) -> Iterator[CheckpointCase]:
