@@ -71,7 +71,7 @@ class WorkerProcess:
             os.close(marks)
 
     def send(self, function: bytes, timeout: float, items: Sequence[Any]) -> None:
-        """Send items, timeout seconds of computing for each; a dead worker shows when its answer is received."""
+        """Send items, timeout seconds of computing for each; a dead worker shows when received from."""
         changed = None if function == self._function else function
         self._function = function
         with suppress(BrokenPipeError, ConnectionResetError):
