@@ -1,9 +1,9 @@
 """What every hardening module counts and prints: what was tried, what came of it, and what it must be."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
-__all__ = ["Row", "markdown", "must_be_zero"]
+__all__ = ["Row", "from_json", "heading", "line", "must_be_zero", "to_json"]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,26 @@ def must_be_zero(name: str, what: str, count: int, note: str = "") -> Row:
     return Row(name, what, count, least=0, most=0, note=note)
 
 
-def markdown(rows: Iterable[Row]) -> str:
-    """Return the rows as a Markdown table; what is not as it must be is marked."""
-    lines = ["| part | what | found | must be | note |", "| --- | --- | ---: | ---: | --- |"]
-    for row in rows:
-        found = f"{_number(row.value)} {row.unit}".strip()
-        marked = found if row.is_met else f"**{found}** ✗"
-        lines.append(f"| {row.name} | {row.what} | {marked} | {row.wanted} | {row.note} |")
-    return "\n".join(lines)
+def heading() -> str:
+    """Return the first lines of a Markdown table of rows."""
+    return "| part | what | found | must be | note |\n| --- | --- | ---: | ---: | --- |"
+
+
+def line(row: Row) -> str:
+    """Return a row as a line of that table; what is not as it must be is marked."""
+    found = f"{_number(row.value)} {row.unit}".strip()
+    marked = found if row.is_met else f"**{found}** ✗"
+    return f"| {row.name} | {row.what} | {marked} | {row.wanted} | {row.note} |"
+
+
+def to_json(row: Row) -> str:
+    """Return a row as one line of JSON."""
+    return json.dumps(asdict(row), default=float)
+
+
+def from_json(text: str) -> Row:
+    """Return the row that to_json wrote."""
+    return Row(**json.loads(text))
 
 
 def _number(value: float) -> str:
