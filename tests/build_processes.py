@@ -14,7 +14,7 @@ import struct
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from tests.trials import memory_of_this_process
 ROLES = {"bank": Role.BANK, "ID test": Role.ID, "deer and truck": Role.OOD}
 IMAGES = 128  # of each dataset: 8 batches
 FAILED = 3  # exit status of a builder whose job failed with a sentence
+MOST_ROOM = 2**30  # bytes beside what the process has; more than the run ever takes
 HUNG_SECONDS = 90.0  # after which a builder is taken to wait for ever
 REPORT = struct.Struct("<3q")  # done, total, resumed
 
@@ -72,8 +73,8 @@ def kill(folder: Path, count: int) -> Counts:
             status, reports = _build(folder, root, wait, shard_seconds=chance.choice((0.0, 0.2, 10.0)))
             counts.tried += status == signal.SIGKILL
             told = _compare(counts, told, reports, is_over=status == 0)
-            if status != signal.SIGKILL:
-                _note_failure(counts, folder, status)
+            if status not in (0, signal.SIGKILL):
+                raise RuntimeError(f"A builder failed that nobody killed: {_ending(folder, status)}")
         os.close(stop)
         counts.half_written += (not succeeded(reader)) + len(list(root.rglob("*.damaged")))
         counts.completed += 1
@@ -87,14 +88,15 @@ def disk(folder: Path, count: int) -> Counts:
     expected, _ = _undisturbed(folder)
     used = sum(path.stat().st_size for path in (folder / "undisturbed").rglob("*") if path.is_file())
     with mounted(folder / "disk", 64 * 1024) as place:
-        told, status, room = 0, FAILED << 8, 64 * 1024
-        while status != 0:
+        told, status = 0, FAILED << 8
+        for room in _growing(64 * 1024, 3 * used // count, 20 * used):
+            grow(place, room)
             status, reports = _build(folder, place / "workspace", None)
             counts.tried += status != 0
             told = _compare(counts, told, reports, is_over=status == 0)
             _note_failure(counts, folder, status)
-            room += 3 * used // count
-            grow(place, room)
+            if status == 0:
+                break
         counts.completed += 1
         counts.different += _in_child(lambda: _digest(place / "workspace")) != expected
         counts.half_written += len(list(place.rglob("*.damaged"))) + len(list(place.glob("*/set-aside/*")))
@@ -105,13 +107,14 @@ def memory(folder: Path, count: int) -> Counts:
     """Build with too little memory, again and again with a little more, until it is enough."""
     counts = Counts()
     expected, _ = _undisturbed(folder)
-    status, told, room = FAILED << 8, 0, 0
-    while status != 0:
-        room += 120_000_000 // count
+    told, step = 0, 120_000_000 // count
+    for room in _growing(step, step, MOST_ROOM):
         status, reports = _build(folder, folder / "memory", None, room=room)
         counts.tried += status != 0
         told = _compare(counts, told, reports, is_over=status == 0)
         _note_failure(counts, folder, status)
+        if status == 0:
+            break
     counts.completed += 1
     counts.different += _in_child(lambda: _digest(folder / "memory")) != expected
     counts.half_written += len(list((folder / "memory").rglob("*.damaged")))
@@ -128,8 +131,19 @@ def _compare(counts: Counts, told: int, reports: list[tuple[int, int, int]], *, 
     return told if not is_over else len(ROLES) * IMAGES
 
 
+def _growing(first: int, step: int, most: int) -> Iterator[int]:
+    """Yield more and more bytes; RuntimeError where even the most was not enough."""
+    yield from range(first, most, step)
+    raise RuntimeError(f"Not even {most:,} bytes were enough.")
+
+
+def _ending(folder: Path, status: int) -> str:
+    """Return how a builder ended, in words."""
+    return (folder / "failure.txt").read_text() if status == FAILED << 8 else f"ended with status {status}"
+
+
 def _note_failure(counts: Counts, folder: Path, status: int) -> None:
-    words = (folder / "failure.txt").read_text() if status == FAILED << 8 else f"ended with status {status}"
+    words = _ending(folder, status)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGABRT:
         counts.stalled += 1
     elif status:
