@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nnguide_core.errors import CancelledError, NNGuideError, StoreError
 from nnguide_core.logs import log_path
 from nnguide_core.memory_errors import is_out_of_memory
+from nnguide_core.outcomes import Outcome
 from nnguide_core.progress import Progress
 from nnguide_core.records import JobRecord, JobState
 from nnguide_core.store import Workspace
@@ -203,9 +203,9 @@ class Jobs:
         _stop_all(self._jobs)
 
     def _run(self, job: Job[T], work: Callable[[JobContext], T], heavy: bool) -> None:
-        with _Outcome() as locking, self._lock(job):
+        with Outcome() as locking, self._lock(job):
             self._remember(job)
-            with _Outcome() as working, self._turns.turn(job) if heavy else nullcontext():
+            with Outcome() as working, self._turns.turn(job) if heavy else nullcontext():
                 job.state, job.note = JobState.RUNNING, ""
                 self._remember(job)
                 job.result = work(JobContext(job))
@@ -271,21 +271,6 @@ def in_words(error: BaseException) -> str:
         place = f"{error.filename}: " if error.filename else ""
         return _OS_REASONS.get(error.errno or 0, f"{place}{error.strerror or error}.")
     return ""
-
-
-class _Outcome:
-    """Takes down how a block ended, so that the thread of a job never dies of its work."""
-
-    error: BaseException | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[True]:
-        self.error = error
-        return True
 
 
 class _Turns:

@@ -1,5 +1,6 @@
 """What is done once a browser session is over: a lost connection can come back, a closed tab does not."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,8 +10,11 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from nnguide_core.outcomes import Outcome
+
 __all__ = ["Farewells", "this_tab"]
 
+_LOG = logging.getLogger("nnguide_core.farewells")  # the log file takes what the core says
 _PAUSE = 5.0  # seconds between two looks at who is still here
 _GRACE = 5.0  # seconds more than Streamlit keeps a session whose connection was lost
 
@@ -59,15 +63,25 @@ class Farewells:
                 self._thread.start()
 
     def look(self, now: float) -> None:
-        """See who is here, and say goodbye to those who have been gone for too long."""
+        """See who is here, and say goodbye to those who have been gone for too long.
+
+        A goodbye that fails is said again once the patience has passed anew; the others do not wait for it.
+        """
         with self._guard:
             guests = dict(self._guests)
         for name, guest in guests.items():
-            if self._is_here(guest.tab):
+            with Outcome() as looking:
+                self._look_after(name, guest, now)
+            if looking.error is not None:
                 guest.seen = now
-            elif now - guest.seen > self._patience and guest.goodbye():
-                with self._guard:
-                    del self._guests[name]
+                _LOG.error("a session that is over could not be tidied up", exc_info=looking.error)
+
+    def _look_after(self, name: str, guest: _Guest, now: float) -> None:
+        if self._is_here(guest.tab):
+            guest.seen = now
+        elif now - guest.seen > self._patience and guest.goodbye():
+            with self._guard:
+                del self._guests[name]
 
     def _watch(self) -> None:
         while True:

@@ -1,5 +1,7 @@
 """Sessions that are over: said goodbye to once, and not while they may still come back."""
 
+import threading
+
 import pytest
 
 from views.farewell import Farewells
@@ -48,3 +50,42 @@ def test_what_is_expected_twice_is_done_once(farewells, here, said):
     farewells.look(1061)
     farewells.look(1062)
     assert "second" not in said
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyError("bug")])
+def test_a_goodbye_that_fails_is_said_again_later_and_does_not_stop_the_others(farewells, caplog, failure):
+    failing, other = [], []
+
+    def fail_once() -> bool:
+        failing.append("tried")
+        if len(failing) == 1:
+            raise failure
+        return True
+
+    farewells.look(0)
+    farewells.expect("failing", "gone", fail_once)
+    farewells.expect("other", "gone", lambda: other.append("goodbye") or True)
+    for moment in (1e9, 1e9 + 5):
+        farewells.look(moment)
+    assert (failing, other) == (["tried"], ["goodbye"])
+    assert caplog.text.count("a session that is over could not be tidied up") == 1
+    assert type(failure).__name__ in caplog.text
+    for moment in (1e9 + 61, 1e9 + 200):
+        farewells.look(moment)
+    assert failing == ["tried", "tried"]
+
+
+def test_the_thread_outlives_a_goodbye_that_fails():
+    tried, said = threading.Event(), threading.Event()
+
+    def fail_once() -> bool:
+        if not tried.is_set():
+            tried.set()
+            raise OSError(28, "No space left on device")
+        return True
+
+    farewells = Farewells(patience=0.0, is_here=lambda _: False, pause=0.05)
+    farewells.expect("failing", "gone", fail_once)
+    assert tried.wait(30)
+    farewells.expect("other", "gone", lambda: said.set() or True)
+    assert said.wait(30)
