@@ -1,11 +1,17 @@
-"""The log file: one line per job and per refused input, never an image's contents."""
+"""The log file: one line per job and per refused input, never an image's contents.
 
+A line that the file cannot take, on a full disk or in a folder that may not be written, goes to the standard
+error stream: whoever logs never hears of it.
+"""
+
+import contextlib
+import fcntl
 import logging
 import logging.handlers
 import os
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -28,15 +34,16 @@ def log_to_file(workspace: Path) -> Path:
     path = log_path(workspace).absolute()
     logger = logging.getLogger("nnguide_core")
     if not any(getattr(handler, "baseFilename", None) == str(path) for handler in logger.handlers):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handler = _LimitedFile(path, encoding="utf-8", errors="backslashreplace")
+        with contextlib.suppress(OSError):  # the first line will say so
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler = _LimitedFile(path, encoding="utf-8", errors="backslashreplace", delay=True)
         handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
     return path
 
 
-@contextmanager
+@contextlib.contextmanager
 def refusals_noted(what: str) -> Iterator[None]:
     """Write one line when the block refuses its input, without a traceback, and let the refusal go on."""
     try:
@@ -51,14 +58,38 @@ class _LimitedFile(logging.handlers.WatchedFileHandler):
     """A log file that any process may move out of the way once it is full."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        path = Path(self.baseFilename)
-        if path.exists() and path.stat().st_size > _LIMIT:
-            path.replace(path.with_suffix(".log.1"))
-        super().emit(record)
+        _make_room(Path(self.baseFilename))
+        try:
+            super().emit(record)
+        except OSError:  # the file could not be opened
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+            return
+        # There may be no such stream, or nobody who reads it.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"{self.format(record)}\n")
 
     def _open(self) -> TextIOWrapper:
-        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        path = Path(self.baseFilename)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return os.fdopen(handle, "a", encoding=self.encoding, errors=self.errors)
+
+
+def _make_room(path: Path) -> None:
+    """Move a full log out of the way; only who holds the lock of the full file itself may do so."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size <= _LIMIT:
+            return
+        with path.open("rb") as full:
+            fcntl.flock(full, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have moved it, and begun a new one, before it was locked.
+            there = os.fstat(full.fileno())
+            if there.st_size > _LIMIT and os.path.samestat(there, path.stat()):
+                path.replace(path.with_suffix(".log.1"))
 
 
 class _OneLine(logging.Formatter):

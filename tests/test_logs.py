@@ -1,9 +1,14 @@
 """The log file: lines stay lines, the file stays private and small."""
 
 import contextlib
+import fcntl
 import logging
+import os
+import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +16,15 @@ import torch
 
 from nnguide_core import checkpoints, cli, features_files, logs
 from nnguide_core.datasets import allowed_path, from_uploads, open_dataset
-from nnguide_core.errors import CancelledError, NNGuideError
+from nnguide_core.errors import CancelledError, ForbiddenPathError, NNGuideError
 from nnguide_core.jobs import Jobs
 from nnguide_core.logs import log_path, log_to_file, refusals_noted
 from nnguide_core.records import Role
 from nnguide_core.store import Workspace
 from nnguide_core.uploads import SessionUploads
 from tests import corpus
+from tests.disks import small_disk
+from tests.processes import fork, succeeded
 from tests.zip_corpus import RawEntry, image_bytes, raw_zip
 
 
@@ -176,3 +183,77 @@ def test_a_command_without_memory_ends_with_a_sentence(tmp_path, monkeypatch, ca
     monkeypatch.setitem(commands.COMMANDS, "demo", fill)
     assert cli.main(["demo"]) == 1
     assert "nnguide: There is not enough memory." in capsys.readouterr().err
+
+
+def test_a_logs_folder_that_was_removed_is_made_again(tmp_path):
+    path = log_to_file(tmp_path)
+    logging.getLogger("nnguide_core.x").info("before")
+    shutil.rmtree(path.parent)
+    logging.getLogger("nnguide_core.x").info("after")
+    assert path.read_text().endswith("nnguide_core.x: after\n")
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_line_that_the_file_cannot_take_is_printed_and_disturbs_nobody(tmp_path, capsys):
+    (tmp_path / "logs").write_text("no folder")  # what root may not write either
+    log_to_file(tmp_path)
+    with pytest.raises(ForbiddenPathError):
+        allowed_path("/etc/passwd")
+    error = capsys.readouterr().err
+    assert "INFO nnguide_core" in error
+    assert "refused a typed path: /etc/passwd" in error
+    assert "Traceback" not in error
+
+
+def test_a_line_on_a_full_disk_is_printed_and_disturbs_nobody(tmp_path, capsys):
+    with small_disk(tmp_path / "small", megabytes=1) as folder:
+        path = log_to_file(folder)
+        with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        logging.getLogger("nnguide_core.x").info("the last %s", "straw" * 2000)
+        (folder / "filler").unlink()
+        logging.getLogger("nnguide_core.x").info("room again")
+        assert path.read_text().endswith("room again\n")
+        for handler in logging.getLogger("nnguide_core").handlers:
+            handler.close()
+    error = capsys.readouterr().err
+    assert "the last straw" in error
+    assert "Traceback" not in error
+
+
+def test_a_file_system_without_locks_keeps_its_lines_in_one_file(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no locks available")
+
+    path = log_to_file(tmp_path)
+    monkeypatch.setattr(logs, "_LIMIT", 10)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for number in range(3):
+        logging.getLogger("nnguide_core.x").info("line %d", number)
+    assert [line[-6:] for line in path.read_text().splitlines()] == ["line 0", "line 1", "line 2"]
+
+
+def test_processes_that_fill_a_log_together_lose_no_line_but_those_of_the_oldest_file(tmp_path, monkeypatch):
+    path, kept = log_path(tmp_path), tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr(logs, "_LIMIT", 2000)
+    replace = Path.replace
+
+    def keep_what_is_overwritten(source: Path, target: Path) -> Path:
+        with contextlib.suppress(FileNotFoundError):
+            os.link(target, kept / f"{target.stat().st_ino}")
+        return replace(source, target)
+
+    def fill_log(name: int) -> None:
+        for number in range(300):
+            logging.getLogger("nnguide_core.x").info("line %d of %d", number, name)
+
+    monkeypatch.setattr(Path, "replace", keep_what_is_overwritten)
+    log_to_file(tmp_path)
+    assert succeeded(*(fork(partial(fill_log, name)) for name in range(6)))
+    files = [*kept.iterdir(), *path.parent.iterdir()]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    assert len({line[line.index("line") :] for line in lines}) == 6 * 300
+    # A file that was moved before it was full would have cost the one before it.
+    assert all(file.stat().st_size > 2000 for file in files if file != path)
