@@ -16,19 +16,18 @@ import torch
 from torch import Tensor
 
 from nnguide_core import reading
+from nnguide_core.allowed_paths import allowed_path
 from nnguide_core.archives import inspect
-from nnguide_core.errors import DatasetError, ForbiddenPathError, ImageError
+from nnguide_core.errors import DatasetError, ImageError
 from nnguide_core.files import write_atomic
 from nnguide_core.folders import Found, is_litter, walk
 from nnguide_core.images import image_id
 from nnguide_core.listings import Listed, below, read_listing
 from nnguide_core.logs import refusals_noted
-from nnguide_core.names import visible
 from nnguide_core.progress import Cancelled, OnProgress
 from nnguide_core.records import Dataset, ImageRef, Role, Skipped, fingerprint
 from nnguide_core.regular_files import open_regular
 from nnguide_core.scanning import Watch, check_bytes, check_places
-from nnguide_core.settings import data_roots, workspace_home
 from nnguide_core.workers import Failure, Workers
 
 __all__ = [
@@ -215,40 +214,6 @@ def read_bytes(dataset: Dataset, image: ImageRef) -> bytes:
     if image_id(data) != image.id:
         raise ImageError("Changed: its content is not what it was when the dataset was read; read it again.")
     return data
-
-
-def allowed_path(text: str) -> Path:
-    """Return a typed path, resolved, if it lies under an allowed root (settings.data_roots).
-
-    The workspace is never allowed, nor a folder whose scan would find it: it holds what others uploaded.
-
-    Raises:
-        ForbiddenPathError: it does not, in the same words whether or not anything is there.
-        DatasetError: it does, but nothing is there.
-    """
-    roots = data_roots()
-    typed = Path(text.strip())
-    if typed.parts[:1] == ("~",):
-        typed = Path.home().joinpath(*typed.parts[1:])
-    try:
-        path = typed.resolve()
-        inside = any(path.is_relative_to(root) for root in roots) and not _meets_workspace(path)
-    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, links in a circle
-        inside = False
-    if not inside:
-        places = ", ".join(map(str, roots))
-        _LOG.info("refused a typed path: %s", text)
-        raise ForbiddenPathError(f"This path is not in a folder that may be read here. Allowed: {places}.")
-    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
-        raise DatasetError(f"There is nothing at {visible(str(path))}.")
-    return path
-
-
-def _meets_workspace(path: Path) -> bool:
-    home = workspace_home()
-    if path.is_relative_to(home):
-        return True
-    return home.exists() and home.is_relative_to(path) and not is_litter(str(home.relative_to(path)))
 
 
 def split(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:

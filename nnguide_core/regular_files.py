@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from nnguide_core.boundaries import lies_in
 from nnguide_core.errors import ImageError
 
 __all__ = ["open_regular", "read_regular"]
@@ -25,14 +26,15 @@ def open_regular(path: Path, *, within: Path | None = None) -> BinaryIO:
 
     Args:
         path: may be a link.
-        within: a resolved folder in which the file must lie once every link is followed.
+        within: a resolved folder in which the file must lie once every link is followed (boundaries.lies_in),
+            or the resolved path itself, where no link may be followed.
 
     Raises:
         ImageError: no regular file, not there, not readable, or outside. A link that leads out gives the
             same reason whether or not anything is there.
     """
     try:
-        real = Path(os.path.realpath(path))
+        real = _real(path)
         _check_inside(real, within)
         _check_regular(real.stat())
         handle = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -66,8 +68,15 @@ def read_regular(path: Path, most: int, *, within: Path | None = None) -> bytes:
     return data
 
 
+def _real(path: Path) -> Path:
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:
+        raise ImageError("Not a file: no file has a zero byte in its name.") from error
+
+
 def _check_inside(real: Path, within: Path | None) -> None:
-    if within is not None and not real.is_relative_to(within):
+    if within is not None and not lies_in(real, within):
         raise ImageError("Link leads out: what it points to lies outside the dataset's folder.")
 
 

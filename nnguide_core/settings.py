@@ -65,9 +65,9 @@ def session_upload_limit() -> int:
 
 
 def workspace_home() -> Path:
-    """Return the workspace folder: NNGUIDE_HOME, else the platform's data folder for this user."""
+    """Return the workspace folder, resolved: NNGUIDE_HOME, else the platform's data folder for this user."""
     if given := os.environ.get("NNGUIDE_HOME"):
         return Path(given).expanduser().resolve()
     from platformdirs import user_data_path
 
-    return user_data_path("nnguide-explorer")
+    return user_data_path("nnguide-explorer").resolve()
