@@ -4,27 +4,31 @@ An image is shown where the path that its file names lies under an allowed root;
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from nnguide_core.errors import FeaturesFileError, ImageError
+from nnguide_core.allowed_paths import still_allowed
+from nnguide_core.boundaries import readable_roots
+from nnguide_core.errors import CancelledError, FeaturesFileError
 from nnguide_core.evaluation import Part, Question
 from nnguide_core.features_files import OwnFeatures, load
-from nnguide_core.images import LIMITS, image_id
+from nnguide_core.folders import Found
 from nnguide_core.names import visible
-from nnguide_core.progress import Cancelled, OnProgress, Progress
-from nnguide_core.reading import location_of
+from nnguide_core.places import Place, Places
+from nnguide_core.progress import Cancelled, OnProgress
+from nnguide_core.reading import Checked, location_of
 from nnguide_core.records import Dataset, ImageRef, Role, fingerprint
-from nnguide_core.regular_files import read_regular
-from nnguide_core.settings import BankSettings, data_roots
+from nnguide_core.scanning import Watch, check_places
+from nnguide_core.settings import BankSettings
 
 __all__ = ["OwnFile", "own_question"]
 
 _NAME = "own features"
-_REPORT_EVERY = 50  # images
+_LOOKS = 1_000  # for images, between two questions whether to stop
 _NOWHERE = Path(os.devnull)  # the root of a dataset none of whose images can be shown
 
 
@@ -35,10 +39,20 @@ class OwnFile:
         path: safetensors or npz; relative paths of images in it are taken from its folder.
         name: of the dataset.
         role: what the rows are for.
+        typed: whether allowed_path gave the path, which is then checked again before the file is read.
     """
 
-    def __init__(self, path: Path, name: str, role: Role) -> None:
-        self.path, self.name, self.role = path, name, role
+    def __init__(self, path: Path, name: str, role: Role, *, typed: bool = False) -> None:
+        self.path, self.name, self.role, self.typed = path, name, role, typed
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """What is known of a row's image, and where it lies."""
+
+    id: str
+    look: str
+    location: str
 
 
 def own_question(
@@ -56,21 +70,21 @@ def own_question(
         settings: how the bank is drawn.
         class_names: C names by class index; the indices themselves if not given.
         progress: told while images are looked for.
-        cancelled: asked between files.
+        cancelled: asked while images are looked for and checked.
 
     Raises:
         FeaturesFileError: a file is unusable, or does not fit the others.
+        ForbiddenPathError: a typed path is no longer allowed.
         CancelledError: stopped on request.
     """
-    read = [load(each.path) for each in files]
+    read = [load(still_allowed(each.path) if each.typed else each.path) for each in files]
     names = _class_names(read, class_names)
     heads = [own.head for own in read if own.head is not None]
     _check_fit(files, read)
     digests = [own.as_features().dataset for own in read]
     model = fingerprint(_NAME, *names, *digests)
-    parts = tuple(
-        _part(each, own, names, model, progress, cancelled) for each, own in zip(files, read, strict=True)
-    )
+    watch = Watch(progress, cancelled)
+    parts = tuple(_part(each, own, names, model, watch) for each, own in zip(files, read, strict=True))
     return Question(model, _NAME, names, heads[0] if heads else None, parts, settings or BankSettings())
 
 
@@ -79,59 +93,58 @@ def _part(
     own: OwnFeatures,
     names: Sequence[str],
     model: str,
-    progress: OnProgress | None,
-    cancelled: Cancelled | None,
+    watch: Watch,
 ) -> Part:
     features = own.as_features()
     paths = own.paths or tuple(f"row {row}" for row in range(len(own)))
     labels = [names[label] if label >= 0 else None for label in features.labels.tolist()]
-    root, found = _located(file, own.paths or (), progress, cancelled)
+    root, found = _located(file.path.parent, own.paths or (), watch)
     images = tuple(
-        ImageRef(found[row][0] if row in found else features.ids[row], file.name, path, label, location)
+        ImageRef(features.ids[row], file.name, path, label, "")
+        if (image := found.get(row)) is None
+        else ImageRef(image.id, file.name, path, label, image.location, image.look)
         for row, (path, label) in enumerate(zip(paths, labels, strict=True))
-        for location in [found[row][1] if row in found else ""]
     )
     dataset = Dataset(file.name, file.role, root, images)
     made = replace(features, ids=dataset.ids, model=model, dataset=dataset.fingerprint)
     return Part(dataset, made)
 
 
-def _located(
-    file: OwnFile, paths: Sequence[str], progress: OnProgress | None, cancelled: Cancelled | None
-) -> tuple[Path, dict[int, tuple[str, str]]]:
-    """Return the allowed root that holds most of the images, and id and location of each that it holds."""
-    resolved = [_resolved(file.path.parent, path) for path in paths]
-    counts = {
-        root: sum(each is not None and each.is_relative_to(root) for each in resolved)
-        for root in data_roots()
-    }
-    root = max(counts, key=lambda each: counts[each], default=_NOWHERE)
-    if not counts.get(root):
+def _located(folder: Path, paths: Sequence[str], watch: Watch) -> tuple[Path, dict[int, _Located]]:
+    """Return the allowed root that holds most of the files named, and what is known of each image in it.
+
+    A row whose file is no readable image is a row without one: not even the hash of other files is told.
+    """
+    places = _places(folder, paths, watch)
+    counts = Counter(place.root for place in places.values())
+    root = max(counts, key=lambda each: counts[each], default=None)
+    if root is None:
         return _NOWHERE, {}
-    found = {}
-    for row, path in enumerate(resolved):
-        if cancelled is not None and cancelled():
-            break
-        if progress is not None and row % _REPORT_EVERY == 0:
-            progress(Progress(row, len(resolved), 0.0, step=f"Looking for the images of {file.name}"))
-        if path is not None and path.is_relative_to(root) and (content := _content(root, path)) is not None:
-            found[row] = (content, location_of(path.relative_to(root).as_posix()))
-    return root, found
+    locations = {row: location_of(place.path) for row, place in places.items() if place.root == root}
+    unique = sorted(set(locations.values()))
+    results = check_places(root, [Found(each, each) for each in unique], watch)
+    checked = dict(zip(unique, results, strict=True))
+    return root, {
+        row: _Located(image.id, image.look, location)
+        for row, location in locations.items()
+        if isinstance(image := checked[location], Checked)
+    }
 
 
-def _resolved(folder: Path, path: str) -> Path | None:
-    try:
-        return (folder / path).resolve()
-    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, links in a circle
-        return None
-
-
-def _content(root: Path, path: Path) -> str | None:
-    """Return the id of the image's bytes; None where it cannot be read."""
-    try:
-        return image_id(read_regular(path, LIMITS.bytes, within=root))
-    except ImageError:
-        return None
+def _places(folder: Path, paths: Sequence[str], watch: Watch) -> dict[int, Place]:
+    """Return where each row's file lies, if it may be read and something is there."""
+    finder, found = Places(folder, readable_roots()), {}
+    for row, path in enumerate(paths):
+        if watch.cancelled is not None and row % _LOOKS == 0 and watch.cancelled():
+            raise CancelledError(f"Stopped after looking for {row:,} of {len(paths):,} images.")
+        try:
+            place = finder.find(path)
+        except ValueError:  # no file can have such a name
+            continue
+        # What may not be read is not looked at.
+        if place.root is not None and os.path.lexists(place.root / place.path):
+            found[row] = place
+    return found
 
 
 def _class_names(read: Sequence[OwnFeatures], given: Sequence[str] | None) -> tuple[str, ...]:

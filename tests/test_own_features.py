@@ -1,12 +1,16 @@
 """Own features files as questions: which fit each other, and which of their images can be shown."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from nnguide_core.datasets import read_bytes
-from nnguide_core.errors import FeaturesFileError, ImageError
+from nnguide_core.errors import CancelledError, FeaturesFileError, ForbiddenPathError, ImageError
 from nnguide_core.evaluation import evaluate
+from nnguide_core.images import image_id
 from nnguide_core.own_features import OwnFile, own_question
 from nnguide_core.questions import keep, open_question
 from nnguide_core.records import Role
@@ -99,3 +103,42 @@ def test_class_names_must_be_as_many_as_the_classes(files):
 def test_no_file_is_no_question():
     with pytest.raises(FeaturesFileError, match="No features file"):
         own_question([])
+
+
+def test_only_an_image_in_an_allowed_folder_and_outside_the_workspace_gets_the_id_of_its_content(
+    files, rng, tmp_path, monkeypatch
+):
+    root, home = tmp_path / "allowed", tmp_path / "allowed" / "work"
+    monkeypatch.setenv("NNGUIDE_HOME", str(home))
+    (home / "blobs").mkdir(parents=True)
+    shutil.copy(root / "a.png", home / "blobs" / "upload.png")
+    (root / "secrets.toml").write_text("cookie_secret = 1")
+    (root / "cut.png").write_bytes((root / "a.png").read_bytes()[:50])
+    (root / "linked").symlink_to(home / "blobs")
+    os.mkfifo(root / "pipe")
+    named = ["a.png", "./a.png", str(home / "blobs" / "upload.png"), "linked/upload.png", "secrets.toml"]
+    named += ["cut.png", "pipe", ".", "x" * 4_000]
+    write(files[2].path, rng, rows=len(named), paths=np.array(named))
+    dataset = own_question(files).parts[2].dataset
+    whole = image_id((root / "a.png").read_bytes())
+    assert [image.id == whole for image in dataset.images] == [True, True, *[False] * 7]
+    assert [image.location for image in dataset.images] == ["a.png", "a.png", *[""] * 7]
+    assert len(set(dataset.ids)) == 8
+    for path in root.rglob("*"):
+        if path.is_file() and path.name not in ("a.png", "upload.png"):
+            assert image_id(path.read_bytes()) not in dataset.ids
+
+
+def test_a_typed_path_is_checked_again_before_it_is_read(files, rng, tmp_path):
+    away = write(tmp_path / "elsewhere" / "private.npz", rng)
+    typed = OwnFile(files[0].path, "bank", Role.BANK, typed=True)
+    assert own_question([typed])
+    typed.path.unlink()
+    typed.path.symlink_to(away)
+    with pytest.raises(ForbiddenPathError, match="not in a folder that may be read here"):
+        own_question([typed])
+
+
+def test_looking_for_images_can_be_stopped(files):
+    with pytest.raises(CancelledError, match="Stopped after looking for 0 of 5 images"):
+        own_question(files, cancelled=lambda: True)
