@@ -1,6 +1,6 @@
 import pytest
 
-from nnguide_core.errors import DatasetError
+from nnguide_core.errors import CancelledError, DatasetError
 from nnguide_core.listings import Listed, below, read_listing
 
 
@@ -19,6 +19,12 @@ def written(tmp_path, text):
         ("path\na.png\n", [("a.png", None)]),
         ('path,label\n"a,b.png","x ""y"""\n,dog\n', [("a,b.png", 'x "y"')]),
         ("\ufeffpath,label\na.png,cat\n", [("a.png", "cat")]),
+        ('"path","label"\n"a.png","cat"\n', [("a.png", "cat")]),
+        (" path , label \n a.png,cat\n", [("a.png", "cat")]),
+        ("id,label,path\n7,cat,a.png\n8\n", [("a.png", "cat")]),
+        ("path,label\r\na.png,cat\r\n", [("a.png", "cat")]),
+        ('"a.png\nb.png\n', [('"a.png', None), ("b.png", None)]),
+        (f"{'x' * 200_000}\npath\n", [("x" * 200_000, None), ("path", None)]),
         ("", []),
     ],
 )
@@ -34,6 +40,18 @@ def test_a_list_that_is_no_text_is_refused_with_the_place(tmp_path):
 def test_a_list_that_is_no_csv_is_refused_with_the_line(tmp_path):
     with pytest.raises(DatasetError, match=r"list.csv is no proper CSV: after line 1, field larger"):
         read_listing(written(tmp_path, "path,label\n" + "x" * 200_000 + ",cat\n"))
+
+
+def test_a_list_of_too_many_lines_is_refused_with_both_numbers(tmp_path):
+    with pytest.raises(DatasetError, match=r"list.csv has 2,000,001 lines; at most 2,000,000 are read"):
+        read_listing(written(tmp_path, "a\n" * 2_000_001))
+
+
+def test_a_list_that_may_not_be_a_link_is_not_read_through_one(tmp_path):
+    (tmp_path / "private.txt").write_text("somebody's notes")
+    (tmp_path / "list.txt").symlink_to("private.txt")
+    with pytest.raises(DatasetError, match=r"^The list list.txt cannot be read. Link leads out"):
+        read_listing(tmp_path / "list.txt", within=tmp_path / "list.txt")
 
 
 def test_a_list_that_is_missing_is_refused(tmp_path):
@@ -65,3 +83,32 @@ def test_a_list_may_name_files_in_full_through_a_link_to_its_folder(tmp_path):
     (tmp_path / "link").symlink_to("data")
     ((found, label),) = below(tmp_path / "data", [Listed(str(tmp_path / "link" / "a.png"), "cat")])
     assert (found.path, found.location, found.reason, label) == ("a.png", "a.png", None, "cat")
+
+
+def test_a_line_that_can_be_no_path_costs_only_itself(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "work" / "blobs").mkdir(parents=True)
+    bad = {
+        "a\0b.png": "Bad path: it holds a zero byte.",
+        "a\0b/c.png": "Bad path: it holds a zero byte.",
+        "x/" * 3_000 + "a.png": "Bad path: it has 6,005 characters; at most 4,096 can be.",
+    }
+    lines = [*bad, "loop", "loop/x.png", "a.png/b.png", "x" * 300, "ok.png"]
+    found = {each.path: each.reason for each, _ in below(tmp_path, [Listed(path, None) for path in lines])}
+    assert found == bad | dict.fromkeys(["loop", "loop/x.png", "a.png/b.png", "x" * 300, "ok.png"])
+
+
+def test_a_list_beside_the_workspace_does_not_name_what_is_in_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNGUIDE_HOME", str(tmp_path / "work"))
+    (tmp_path / "in").symlink_to("work")
+    for path in ("work/blobs/x.png", "in/blobs/x.png", "work/../work/x.png"):
+        ((found, _),) = below(tmp_path, [Listed(path, None)])
+        assert (found.path, found.location) == (path, "")
+        assert found.reason == "Outside: it does not lie in the folder of the list."
+
+
+def test_looking_at_the_lines_can_be_stopped(tmp_path):
+    answers = iter([False, False, True])
+    listed = [Listed(str(row), None) for row in range(5_000)]
+    with pytest.raises(CancelledError, match=r"^Stopped after looking at 2,000 of 5,000 lines"):
+        below(tmp_path, listed, cancelled=lambda: next(answers))
