@@ -53,7 +53,7 @@ _ENCRYPTED = 0x1 | 0x40 | 0x2000  # flags: encrypted, strongly encrypted, header
 
 
 def inspect(path: Path, limits: ArchiveLimits = LIMITS) -> Archive:
-    """Read a zip's directory and say which members may be read, without unpacking any.
+    """Read the directory of a zip at a resolved path and say which members may be read, unpacking none.
 
     Raises:
         ArchiveError: no zip, damaged in its directory, spread over several files, or over a limit as a whole.
@@ -72,7 +72,7 @@ def inspect(path: Path, limits: ArchiveLimits = LIMITS) -> Archive:
 
 
 def read_member(path: Path, location: str, most: int = LIMITS.member) -> bytes:
-    """Return a member's bytes, unpacked in memory and never to more than it declares.
+    """Return the bytes of a member of a zip at a resolved path, unpacked to no more than it declares.
 
     Raises:
         ImageError: larger than most bytes, damaged, or not what the zip's directory said.
@@ -97,7 +97,7 @@ def read_member(path: Path, location: str, most: int = LIMITS.member) -> bytes:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return open_regular(path)
+        return open_regular(path, within=path)  # no link that was put there since
     except ImageError as error:
         raise ArchiveError(str(error)) from error
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nnguide_core import reading
-from nnguide_core.allowed_paths import allowed_path
+from nnguide_core.allowed_paths import allowed_path, still_allowed
 from nnguide_core.archives import inspect
 from nnguide_core.errors import DatasetError, ImageError
 from nnguide_core.files import write_atomic
@@ -55,19 +55,23 @@ def open_dataset(
     progress: OnProgress | None = None,
     cancelled: Cancelled | None = None,
     workers: Workers | None = None,
+    typed: bool = False,
 ) -> Dataset:
     """Read a folder, a zip, or a list of images (.txt, .csv), whichever path is.
 
     Args:
-        path: taken as it is; use allowed_path first for what someone typed into a page.
+        path: taken as it is, unless typed.
         name: of the dataset; by default the path's own.
         role: what the images are for.
         progress: told about ten times a second.
         cancelled: asked before every image; True stops the scan.
         workers: a pool to use; by default one of the scan's own.
+        typed: whether someone typed the path into a page and allowed_path gave it: it is checked again, and
+            no link that was put there since is followed.
 
     Raises:
         DatasetError: nothing there, or none of the three.
+        ForbiddenPathError: a typed path that is no longer allowed.
         ArchiveError: a zip that is refused as a whole.
         CancelledError: cancelled returned True.
     """
@@ -75,12 +79,15 @@ def open_dataset(
     path = Path(path)
     name = name or path.stem or str(path)
     with refusals_noted(f"dataset {path}"):
-        if path.is_dir():
-            return _scan_folder(path, name, role, watch)
+        # What is checked here is what is opened later: no path is resolved a second time.
+        real = still_allowed(path) if typed else _real(path)
+        if real.is_dir():
+            return _scan_folder(real, name, role, watch)
         if path.suffix.lower() in _LISTS:
-            return _scan_listed(path.parent, read_listing(path), name, role, watch)
-        if _starts_like_a_zip(path):
-            return _scan_zip(path, name, role, watch)
+            listed = read_listing(path, within=real if typed else None)
+            return _scan_listed(real.parent if typed else _real(path.parent), listed, name, role, watch)
+        if _starts_like_a_zip(real):
+            return _scan_zip(real, name, role, watch)
         raise DatasetError(f"{path} is no folder, zip or list (.txt, .csv) of images.")
 
 
@@ -99,7 +106,7 @@ def scan_folder(
         DatasetError: no folder, or one that cannot be listed.
         CancelledError: cancelled returned True.
     """
-    return _scan_folder(root, name, role, Watch(progress, cancelled, workers))
+    return _scan_folder(_real(root), name, role, Watch(progress, cancelled, workers))
 
 
 def scan_zip(
@@ -117,7 +124,7 @@ def scan_zip(
         ArchiveError: refused as a whole.
         CancelledError: cancelled returned True.
     """
-    return _scan_zip(path, name, role, Watch(progress, cancelled, workers))
+    return _scan_zip(_real(path), name, role, Watch(progress, cancelled, workers))
 
 
 def from_files(
@@ -149,7 +156,7 @@ def from_files(
     """
     watch = Watch(progress, cancelled, workers)
     if isinstance(paths, Path):
-        return _scan_listed(paths.parent, read_listing(paths), name, role, watch)
+        return _scan_listed(_real(paths.parent), read_listing(paths), name, role, watch)
     if not paths:
         raise DatasetError(f"No files were given for {name}.")
     root = Path(os.path.commonpath([path.parent.resolve() for path in paths]))
@@ -247,8 +254,11 @@ def labels_for(dataset: Dataset, class_names: Sequence[str] | None) -> Tensor:
     return torch.tensor([places.get(image.label or "", -1) for image in dataset.images], dtype=torch.int64)
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
 def _scan_folder(root: Path, name: str, role: Role, watch: Watch) -> Dataset:
-    root = root.resolve()
     try:
         found = walk(root)
     except OSError as error:
@@ -257,7 +267,6 @@ def _scan_folder(root: Path, name: str, role: Role, watch: Watch) -> Dataset:
 
 
 def _scan_zip(path: Path, name: str, role: Role, watch: Watch) -> Dataset:
-    path = path.resolve()
     archive = inspect(path)
     members = [member for member in archive.members if not is_litter(member.path)]
     wrapper = _wrapper([member.path for member in members])
@@ -269,7 +278,7 @@ def _scan_zip(path: Path, name: str, role: Role, watch: Watch) -> Dataset:
 
 
 def _scan_listed(root: Path, listed: Sequence[Listed], name: str, role: Role, watch: Watch) -> Dataset:
-    return _scan(root.resolve(), name, role, below(root, listed), watch)
+    return _scan(root, name, role, below(root, listed, watch.cancelled), watch)
 
 
 def _scan(
@@ -303,7 +312,7 @@ def _wrapper(paths: Sequence[str]) -> str:
 
 def _starts_like_a_zip(path: Path) -> bool:
     try:
-        with open_regular(path) as file:
+        with open_regular(path, within=path) as file:
             return path.suffix.lower() == ".zip" or file.read(2) == b"PK"
     except ImageError as error:
         raise DatasetError(f"{path} cannot be read. {error}") from error

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnguide_core.boundaries import lies_in
 from nnguide_core.reading import location_of
+from nnguide_core.regular_files import open_folder
 
 __all__ = ["Found", "is_litter", "walk", "written"]
 
@@ -22,15 +24,15 @@ class Found:
 
 
 def walk(root: Path) -> list[Found]:
-    """Return everything found below a folder, sorted by path, character by character.
+    """Return everything found below a resolved folder, sorted by path, character by character.
 
     Hidden files and folders (a dot first) and what systems leave behind (Thumbs.db, desktop.ini, __MACOSX)
     do not count as found. Pipes, devices and broken links do: reading them gives the reason.
 
     Raises:
-        OSError: the folder itself cannot be listed.
+        OSError: the folder itself cannot be listed, or has become a link.
     """
-    with os.scandir(root):
+    with open_folder(str(root)):
         pass
     return sorted(_walk(str(root)), key=lambda found: found.path)
 
@@ -53,23 +55,30 @@ def _walk(root: str) -> Iterator[Found]:
     while folders:
         inside = folders.pop()
         try:
-            with os.scandir(f"{root}/{inside}") as entries:
+            with open_folder(_joined(root, inside)) as folder, os.scandir(folder) as entries:
                 for entry in entries:
-                    path = f"{inside}/{entry.name}" if inside else entry.name
+                    path = _joined(inside, entry.name)
                     if is_litter(entry.name):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(path)
                     else:
-                        yield Found(written(path), location_of(path), _refusal(entry, root))
+                        yield Found(
+                            written(path), location_of(path), _refusal(entry, _joined(root, path), root)
+                        )
         except OSError as error:
             yield Found(written(inside), location_of(inside), f"Not readable: {error.strerror}.")
 
 
-def _refusal(entry: os.DirEntry[str], root: str) -> str | None:
+def _joined(folder: str, name: str) -> str:
+    return f"{folder.removesuffix('/')}/{name}" if folder and name else folder or name
+
+
+def _refusal(entry: os.DirEntry[str], path: str, root: str) -> str | None:
     if not entry.is_symlink():
         return None
-    real = Path(os.path.realpath(entry.path))
+    real = Path(os.path.realpath(path))
     # Outside the folder, not even whether it is a folder is looked at.
-    inside = real.is_relative_to(root)
-    return "Link to a folder: these are not followed." if inside and real.is_dir() else None
+    return (
+        "Link to a folder: these are not followed." if lies_in(real, Path(root)) and real.is_dir() else None
+    )

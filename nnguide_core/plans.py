@@ -89,14 +89,19 @@ class Plan:
             raise StoreError("What this job was to do cannot be read any more: start it anew.") from error
 
 
-def scan(workspace: Workspace, path: Path, name: str, role: Role, context: JobContext) -> Chosen:
-    """Read a folder, zip or list and keep it in the workspace.
+def scan(
+    workspace: Workspace, path: Path, name: str, role: Role, context: JobContext, *, typed: bool = False
+) -> Chosen:
+    """Read a folder, zip or list and keep it in the workspace; a typed path is checked again before.
 
     Raises:
+        ForbiddenPathError: a typed path that is no longer allowed.
         DatasetError: it is none of them, or has no readable image; ArchiveError: a zip that is refused.
         CancelledError: stopped on request.
     """
-    dataset = open_dataset(path, name, role, progress=context.progress, cancelled=context.cancelled)
+    dataset = open_dataset(
+        path, name, role, progress=context.progress, cancelled=context.cancelled, typed=typed
+    )
     check_not_empty(dataset)
     workspace.save_dataset(dataset)
     return Chosen.of(dataset)

@@ -1,15 +1,17 @@
-"""Opening paths that may lead anywhere: only regular files are opened, and only inside a given folder."""
+"""Opening paths that may lead anywhere: regular files inside a given folder, folders that are no links."""
 
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from nnguide_core.boundaries import lies_in
 from nnguide_core.errors import ImageError
 
-__all__ = ["open_regular", "read_regular"]
+__all__ = ["open_folder", "open_regular", "read_regular"]
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -66,6 +68,23 @@ def read_regular(path: Path, most: int, *, within: Path | None = None) -> bytes:
             raise ImageError(_why(error)) from error
     _check_size(len(data), most)  # it may have grown
     return data
+
+
+@contextmanager
+def open_folder(path: str) -> Iterator[int]:
+    """Open the folder at a resolved path, for os.scandir; no link on the way is followed.
+
+    Raises:
+        OSError: no folder, not readable, or a part of its path has become a link.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        opened = _OPEN_FILES / str(handle)
+        if str(opened.readlink() if opened.exists() else _real(Path(path))) != path:
+            raise OSError(errno.ELOOP, "A link was put in its place")
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _real(path: Path) -> Path:

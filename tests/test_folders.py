@@ -2,7 +2,9 @@ import os
 
 import pytest
 
+from nnguide_core import folders
 from nnguide_core.folders import is_litter, walk
+from nnguide_core.regular_files import open_folder
 
 
 def make(root, *paths):
@@ -38,6 +40,38 @@ def test_links_to_folders_are_named_and_never_followed(tmp_path):
     found = {each.path: each.reason for each in walk(tmp_path / "data")}
     # What a link outside is, is not even looked at: reading it gives the reason.
     assert found == {"cat/1.png": None, "cat/loop": "Link to a folder: these are not followed.", "out": None}
+
+
+@pytest.mark.parametrize("place", ["", "cat"])
+def test_a_folder_that_becomes_a_link_while_it_is_walked_is_not_entered(tmp_path, monkeypatch, place):
+    root = tmp_path / "data"
+    make(root, "cat/1.png", "dog/2.png")
+    make(tmp_path / "private", "secret.png")
+    true_open = folders.open_folder
+
+    def swap_then_open(path):
+        if path == str(root / place) and not (root / place).is_symlink():
+            (root / place).rename(tmp_path / "away")
+            (root / place).symlink_to(tmp_path / "private")
+        return true_open(path)
+
+    monkeypatch.setattr(folders, "open_folder", swap_then_open)
+    if place:
+        found = [(each.path, each.reason) for each in walk(root)]
+        assert [path for path, _ in found] == ["cat", "dog/2.png"]
+        assert found[0][1] == "Not readable: A link was put in its place."
+    else:
+        with pytest.raises(OSError, match="A link was put in its place"):
+            walk(root)
+
+
+def test_no_part_of_a_path_of_a_folder_may_have_become_a_link(tmp_path):
+    make(tmp_path, "real/inside/x")
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(OSError, match="A link was put in its place"), open_folder(f"{tmp_path}/link/inside"):
+        pytest.fail("it was opened")
+    with open_folder(f"{tmp_path}/real/inside") as handle:
+        assert os.listdir(handle) == ["x"]  # noqa: PTH208 - a handle, no path
 
 
 def test_a_name_that_is_no_text_is_shown_with_escapes_and_found_again(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from nnguide_core.checks import check
 from nnguide_core.demo import demo_spec
-from nnguide_core.errors import CancelledError, DatasetError, StoreError
+from nnguide_core.errors import CancelledError, DatasetError, ForbiddenPathError, StoreError
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.models import ModelSpec
 from nnguide_core.plans import Plan, compute, prepared, scan
@@ -121,6 +121,16 @@ def test_a_folder_without_images_says_what_was_found(workspace, tmp_path, contex
     (tmp_path / "none" / "a.jpg").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"no image that can be read \(1 files found\). a.jpg: "):
         scan(workspace, tmp_path / "none", "none", Role.OOD, context)
+
+
+def test_a_typed_path_is_checked_again_by_the_job_that_reads_it(
+    workspace, make_folder, context, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("NNGUIDE_DATA_ROOTS", str(tmp_path / "test"))
+    inside = make_folder("test/photos", {"cat": 1})
+    assert scan(workspace, inside, "photos", Role.OOD, context, typed=True).images == 1
+    with pytest.raises(ForbiddenPathError):
+        scan(workspace, make_folder("private", {"cat": 1}), "private", Role.OOD, context, typed=True)
 
 
 def test_a_plan_is_checked_and_computed(workspace, plan, context):

@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from nnguide_core.allowed_paths import still_allowed
 from nnguide_core.checks import Check, check
 from nnguide_core.errors import StoreError
 from nnguide_core.jobs import Job, JobContext
@@ -245,12 +246,21 @@ def _again(record: JobRecord) -> None:
 
 
 def _scan(path: Path, name: str, role: Role, context: JobContext) -> Chosen:
-    return scan(resources.workspace(), path, name, role, context)
+    return scan(resources.workspace(), path, name, role, context, typed=True)
 
 
 def _check(plan: Plan, context: JobContext) -> Check:
+    _check_checkpoint(plan)
     return check(resources.workspace(), plan, context)
 
 
 def _compute(plan: Plan, context: JobContext) -> str:
+    _check_checkpoint(plan)
     return compute(resources.workspace(), plan, context, resources.hand_over)
+
+
+def _check_checkpoint(plan: Plan) -> None:
+    """Check a typed path again when the job's turn comes, which may be after a restart."""
+    path = plan.spec.checkpoint if plan.spec.source == "checkpoint" else None
+    if path is not None and not path.is_relative_to(resources.workspace().blobs):
+        still_allowed(path)
