@@ -1,7 +1,8 @@
 """What kind of file a checkpoint is, told by its contents, and its tensors if reading it can run no code.
 
 Read: safetensors, and what torch.save made of tensors in plain containers (weights_only). Every class or
-function that a pickle names is compared with a short list before anything is unpickled.
+function that a pickle names is compared with a short list, and every step of it with what tensors need,
+before anything is unpickled.
 """
 
 import io
@@ -25,15 +26,15 @@ from nnguide_core.array_files import (
 )
 from nnguide_core.errors import CheckpointError
 from nnguide_core.names import brief
+from nnguide_core.state_pickles import PICKLE_LIMIT, check_old, check_one
 
 __all__ = ["SIZE_LIMIT", "read"]
 
 SIZE_LIMIT = 8 * 2**30  # bytes; the largest classifier of torchvision takes 2.6
 
-_PICKLE_LIMIT = 4 * 2**20  # bytes of a pickle without its tensors; 25,000 tensors
 _MOST_MEMBERS = 50_000  # of the zip that torch.save writes, one for each tensor
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before version 1.6
-_OLD_TORCH_PICKLES = 5  # magic number, version, system, object, storage keys
+_OLD_TORCH_PICKLES = 5  # state_pickles.check_old knows what each holds
 _ALLOWED = {
     "collections.OrderedDict",
     "torch.Size",
@@ -102,8 +103,8 @@ def read(path: Path, limit: int = SIZE_LIMIT) -> dict[str, Any]:
         return _read_torch(path)
     if start.startswith(_OLD_TORCH):
         with path.open("rb") as file:
-            pickles = io.BytesIO(file.read(_PICKLE_LIMIT))
-        _check_globals(path.name, (name for _ in range(_OLD_TORCH_PICKLES) for name in _globals(pickles)))
+            pickles = file.read(PICKLE_LIMIT)
+        _check_pickles(path.name, pickles, size, _OLD_TORCH_PICKLES)
         return _read_torch(path)
     kind = next((kind for known, kind in _STARTS.items() if start.startswith(known)), "no known format")
     raise CheckpointError(
@@ -125,11 +126,16 @@ def _check_zip(path: Path, limit: int) -> None:
         check_zip(path, _MOST_MEMBERS)
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-            _check_kind(path.name, members, [info.filename for info in archive.infolist()])
-            unpacked = sum(info.file_size for info in archive.infolist())
-            if unpacked > limit or members["data.pkl"].file_size > _PICKLE_LIMIT:
+            names = [info.filename for info in archive.infolist()]
+            _check_kind(path.name, members, names)
+            _check_names(names)
+            unpacked, size = sum(info.file_size for info in archive.infolist()), path.stat().st_size
+            # What is not compressed takes no more room outside the file, unless members overlap.
+            if unpacked > min(limit, size) or members["data.pkl"].file_size > PICKLE_LIMIT:
                 raise CheckpointError(f"The checkpoint {path.name} unpacks to {unpacked:,} bytes: too large.")
-            _check_globals(path.name, _globals(io.BytesIO(archive.read(members["data.pkl"]))))
+            content = archive.read(members["data.pkl"])
+            _check_pickles(path.name, content, size)
+            _check_seen_alike(path, set(members), content)
             damaged = archive.testzip()
     except (BadFileError, *ZIP_DAMAGE) as error:
         raise CheckpointError(f"The checkpoint {path.name} is a damaged zip: {_why(error)}.") from error
@@ -156,22 +162,54 @@ def _check_kind(file_name: str, members: dict[str, zipfile.ZipInfo], names: list
         raise CheckpointError(f"The checkpoint {file_name} is {kind}, which is not loaded. {how}")
 
 
+def _check_names(names: list[str]) -> None:
+    """Refuse members that torch, which ignores case, could take for one another."""
+    folders = {name.partition("/")[0] for name in names}
+    if len(folders) > 1:
+        raise BadFileError(f"its members lie in {len(folders)} folders, expected one")
+    if len({name.casefold() for name in names}) < len(names):
+        raise BadFileError("two of its members have one name, but for upper and lower case")
+
+
+def _check_seen_alike(path: Path, names: set[str], content: bytes) -> None:
+    """Compare with torch's own reader, which may find another directory in a file that has two."""
+    with path.open("rb") as file:
+        reader = torch._C.PyTorchFileReader(file)
+        if set(reader.get_all_records()) != names or reader.get_record("data.pkl") != content:
+            raise BadFileError("it has two directories that disagree")
+
+
+def _check_pickles(file_name: str, content: bytes, most: int, count: int = 1) -> None:
+    """Refuse pickles that do what no state dict needs, or whose tensors claim more than most bytes."""
+    file = io.BytesIO(content)
+    try:
+        found = {name for _ in range(count) for name in _globals(file) if not _is_allowed(name)}
+        _check_globals(file_name, sorted(found))
+        file.seek(0)
+        claimed = check_one(file) if count == 1 else check_old(file)
+    except (ValueError, LookupError, MemoryError) as error:
+        raise CheckpointError(
+            f"The checkpoint {file_name} is damaged, or holds more than tensors in plain containers: "
+            f"{_why(error)}. {_convert('model')}"
+        ) from error
+    if claimed > most:
+        raise CheckpointError(
+            f"The checkpoint {file_name} is damaged: its tensors claim {claimed:,} bytes of {most:,}."
+        )
+
+
 def _globals(file: IO[bytes]) -> Iterator[str]:
     """Name every class and function that the next pickle in file refers to, without running it."""
     for opcode, argument, position in pickletools.genops(file):
-        if position is not None and position > _PICKLE_LIMIT:
-            raise ValueError(f"its pickle has more than {_PICKLE_LIMIT:,} bytes")
+        if position is not None and position > PICKLE_LIMIT:
+            raise ValueError(f"its pickle has more than {PICKLE_LIMIT:,} bytes")
         if opcode.name in ("GLOBAL", "INST"):
             yield str(argument).replace(" ", ".")
         elif opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
             yield "a name that is put together while it is loaded"
 
 
-def _check_globals(file_name: str, names: Iterator[str]) -> None:
-    try:
-        found = sorted({name for name in names if not _is_allowed(name)})
-    except (ValueError, LookupError, MemoryError) as error:
-        raise CheckpointError(f"The checkpoint {file_name} is damaged: {_why(error)}.") from error
+def _check_globals(file_name: str, found: list[str]) -> None:
     if found:
         shown = ", ".join(map(brief, found[:3])) + (", …" if len(found) > 3 else "")
         raise CheckpointError(
