@@ -18,7 +18,7 @@ from nnguide_core.baselines import Reference, baseline_scores
 from nnguide_core.detector import NNGuide
 from nnguide_core.errors import DatasetError, RequiresFittingException
 from nnguide_core.records import Dataset, Features, ImageRef, Role, Run, RunDataset, Threshold
-from nnguide_core.scoring import Neighbors
+from nnguide_core.scoring import Neighbors, flagged
 from nnguide_core.settings import DEFAULT_K, BankSettings
 
 __all__ = [
@@ -112,8 +112,12 @@ class Judged:
         return {image: row for row, image in reversed(list(enumerate(self.features.ids)))}
 
     def flagged(self, k: int, threshold: float) -> Tensor:
-        """Return NNGuide's decisions, (Q,) bool: score >= threshold; False where there is no score."""
-        return self.neighbors.score_at(k).double() >= threshold
+        """Return NNGuide's decisions, (Q,) bool; False where there is no score.
+
+        Raises:
+            ValueError: the threshold is NaN or infinite.
+        """
+        return flagged(self.neighbors.score_at(k), threshold)
 
     def scores(self, detector: str, k: int) -> Tensor:
         """Return a detector's scores, (Q,) float32, higher = more OOD; k matters to NNGuide alone."""

@@ -4,7 +4,7 @@ A score is -guidance * energy, so the gap between an image and a typical ID imag
 exactly: each factor's part is its own change times the mean of the other (the Shapley value of two players).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from nnguide_core import metrics
 from nnguide_core.evaluation import Evaluation, Judged, Part
 from nnguide_core.records import Threshold
-from nnguide_core.scoring import Neighbors, running_guidance, score
+from nnguide_core.scoring import Neighbors, flagged, running_guidance, score
 from nnguide_core.sweep import Similarities, scores_over_k
 
 __all__ = [
@@ -75,12 +75,12 @@ class Flips:
     """The score of one query and the threshold for every k, and where the decision changes."""
 
     scores: Tensor  # (k_max,) float32
-    thresholds: Tensor  # (k_max,) float32
+    thresholds: Tensor  # (k_max,) float64
 
     @property
     def flagged(self) -> Tensor:
         """The decision at every k, (k_max,) bool."""
-        return self.scores >= self.thresholds
+        return flagged(self.scores, self.thresholds)
 
     @property
     def ks(self) -> tuple[int, ...]:
@@ -137,19 +137,19 @@ def gap_to(usual: Typical, guidance: float, energy: float) -> Gap:
 
 
 def thresholds_over_k(evaluation: Evaluation, rule: Threshold) -> Tensor:
-    """Return the threshold that a rule gives for every k, (k_max,) float32.
+    """Return the threshold that a rule gives for every k, (k_max,) float64.
 
     Raises:
         UndefinedMetricError: the rule needs ID (or OOD) queries with a score and there are none.
     """
     if rule.kind == "value":
-        return torch.full((evaluation.k_max,), rule.level)
+        return torch.full((evaluation.k_max,), rule.level, dtype=torch.float64)
     if rule.kind == "id_kept":
         scores = _scores_over_k(evaluation, evaluation.id, "ID")
-        return torch.tensor([metrics.threshold_id_kept(row, rule.level) for row in scores])
+        return _doubles(metrics.threshold_id_kept(row, rule.level) for row in scores)
     if rule.kind == "ood_caught":
         scores = _scores_over_k(evaluation, evaluation.ood, "OOD")
-        return torch.tensor([metrics.threshold_ood_caught(row, rule.level) for row in scores])
+        return _doubles(metrics.threshold_ood_caught(row, rule.level) for row in scores)
     assert_never(rule.kind)
 
 
@@ -157,7 +157,7 @@ def flips(judged: Judged, row: int, thresholds: Tensor) -> Flips:
     """Return one query's score for every k beside the thresholds of thresholds_over_k."""
     similarities = judged.neighbors.similarities[row : row + 1, : len(thresholds)]
     scores = score(running_guidance(similarities)[0], judged.neighbors.energy[row])
-    return Flips(scores, thresholds)
+    return Flips(scores.where(scores.isfinite(), torch.nan), thresholds)
 
 
 def what_if(
@@ -174,13 +174,13 @@ def what_if(
         threshold: stays as it is.
 
     Raises:
-        ValueError: fewer than k bank images would remain.
+        ValueError: fewer than k bank images would remain, or the threshold is NaN or infinite.
     """
     newly_flagged = newly_passed = 0
     own: Neighbors | None = None
     for each in evaluation.queries:
         after = _without(evaluation, each, excluded, k)
-        before, now = each.flagged(k, threshold), after.score_at(k) >= threshold
+        before, now = each.flagged(k, threshold), flagged(after.score_at(k), threshold)
         if each is judged:
             own = after.rows(slice(row, row + 1))
             before, now = _all_but(before, row), _all_but(now, row)
@@ -188,7 +188,7 @@ def what_if(
         newly_passed += int((before & ~now).sum())
     if own is None:
         raise ValueError(f"{judged.dataset.name} is not part of this evaluation.")
-    return WhatIf(own, bool(own.score >= threshold), newly_flagged, newly_passed)
+    return WhatIf(own, bool(flagged(own.score, threshold)), newly_flagged, newly_passed)
 
 
 def pooled_neighbors(parts: Sequence[Judged]) -> Similarities:
@@ -231,6 +231,10 @@ def _search(evaluation: Evaluation, judged: Judged, rows: Tensor, excluded: Tens
     return evaluation.detector.neighbors_features(
         part.features.features[rows], k=k, logits=part.features.logits[rows], exclude=absent
     )
+
+
+def _doubles(numbers: Iterable[float]) -> Tensor:
+    return torch.tensor(list(numbers), dtype=torch.float64)
 
 
 def _all_but(decisions: Tensor, row: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nnguide_core.evaluation import NNGUIDE, Evaluation, Judged
 from nnguide_core.records import Role, Threshold
+from nnguide_core.scoring import flagged
 
 __all__ = ["ORDERS", "QUEUES", "Places", "Situation", "narrowed", "ordered", "queue"]
 
@@ -133,7 +134,7 @@ def _disagreements(situation: Situation, judged: Judged) -> Tensor:
     ):
         return torch.zeros(len(judged.features), dtype=torch.bool)
     decisions = [
-        judged.scores(detector, situation.k) >= evaluation.threshold(_KEPT, situation.k, detector)
+        flagged(judged.scores(detector, situation.k), evaluation.threshold(_KEPT, situation.k, detector))
         for detector in detectors
     ]
     return decisions[0] != decisions[1]

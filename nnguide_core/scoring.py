@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-__all__ = ["Neighbors", "energy", "running_guidance", "score", "unit_features", "usage"]
+__all__ = ["Neighbors", "energy", "flagged", "running_guidance", "score", "unit_features", "usage"]
 
 SMALLEST_NORM = 1e-12  # features shorter than this are divided by it instead of by their norm
 
@@ -124,6 +124,25 @@ def running_guidance(similarities: Tensor) -> Tensor:
 def score(guidance: Tensor, energy: Tensor) -> Tensor:
     """Return -guidance * energy, (Q,) and (Q,) -> (Q,), higher = more OOD."""
     return -(guidance * energy)
+
+
+def flagged(scores: Tensor, threshold: float | Tensor) -> Tensor:
+    """Return the decisions: score >= threshold, (Q,) -> (Q,) bool; a NaN score is not flagged.
+
+    Compared in float64: a threshold rounded to float32 could flag a score that is below it.
+
+    Args:
+        scores: (Q,) of any precision.
+        threshold: one for all, or (Q,) for each score its own.
+
+    Raises:
+        ValueError: a threshold is NaN or infinite.
+    """
+    limits = torch.as_tensor(threshold, dtype=torch.float64, device=scores.device)
+    if not limits.isfinite().all():
+        wrong = float(limits[~limits.isfinite()][0])
+        raise ValueError(f"The threshold must be a finite number, got {wrong}.")
+    return scores.double() >= limits
 
 
 def usage(neighbors: Neighbors, bank_size: int, k: int | None = None) -> Tensor:

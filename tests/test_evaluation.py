@@ -81,6 +81,12 @@ def test_the_threshold_keeps_what_its_rule_says(answered):
     assert (answered.id_scores(NNGUIDE, 10) < stricter).float().mean() < 0.9
 
 
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
+def test_a_threshold_that_is_no_number_decides_nothing(answered, threshold):
+    with pytest.raises(ValueError, match="threshold must be a finite number"):
+        answered.queries[0].flagged(10, threshold)
+
+
 def test_rows_with_features_leaves_out_what_failed_after_the_scan(answered):
     part = answered.question.parts[1]
     failed = replace(part.features, skipped=(Skipped(part.dataset.images[2].path, "gone"),))

@@ -288,6 +288,31 @@ def test_the_query_itself_is_not_among_the_others(answered):
     )
 
 
+def between_float32(score: Tensor) -> float:
+    """Return a threshold just above a float32 score, which float32 rounds down to it."""
+    above = float(torch.nextafter(score, torch.tensor(torch.inf)))
+    return float(score) + 0.25 * (above - float(score))
+
+
+def test_a_bank_image_that_serves_nobody_flips_no_decision_within_float32_of_the_threshold(answered):
+    k, judged = 3, answered.ood[0]
+    near = {row for each in answered.queries for row in each.neighbors.indices[:, :k].flatten().tolist()}
+    far = next(row for row in range(answered.bank.size) if row not in near)
+    threshold = between_float32(judged.neighbors.score_at(k)[5])
+    for row in (0, 5):
+        found = what_if(answered, judged, row, torch.tensor([far]), k, threshold)
+        assert (found.newly_flagged, found.newly_passed) == (0, 0)
+        assert found.flagged == bool(judged.flagged(k, threshold)[row])
+
+
+def test_flips_decide_as_the_dataset_does_within_float32_of_the_threshold(answered):
+    judged, k = answered.ood[0], 4
+    threshold = between_float32(judged.neighbors.score_at(k)[5])
+    found = flips(judged, 5, thresholds_over_k(answered, Threshold("value", threshold)))
+    assert not judged.flagged(k, threshold)[5]
+    assert not found.flagged[k - 1]
+
+
 def test_too_many_excluded_are_refused(answered):
     excluded = torch.arange(answered.bank.size - 9)
     with pytest.raises(ValueError, match="10"):

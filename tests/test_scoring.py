@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from nnguide_core.scoring import Neighbors, energy, running_guidance, score, unit_features, usage
+from nnguide_core.scoring import Neighbors, energy, flagged, running_guidance, score, unit_features, usage
 from tests import reference
 
 finite = st.floats(-1e3, 1e3, width=32)
@@ -173,3 +173,23 @@ def test_usage_counts_how_many_queries_each_bank_row_serves() -> None:
 def test_usage_leaves_out_queries_without_a_score() -> None:
     found = neighbors([[2.0, 1.0], [torch.nan, torch.nan]], [1.0, 1.0])
     assert usage(found, bank_size=2).tolist() == [1, 1]
+
+
+def test_a_score_is_flagged_from_the_threshold_on() -> None:
+    scores = torch.tensor([-2.0, -1.0, 0.0, torch.nan])
+    assert flagged(scores, -1.0).tolist() == [False, True, True, False]
+    assert flagged(scores, torch.tensor([-3.0, -0.5, 0.0, 0.0])).tolist() == [True, False, True, False]
+
+
+def test_a_threshold_that_float32_cannot_hold_is_not_rounded() -> None:
+    tenth = torch.tensor([0.1])
+    assert not flagged(tenth, float(tenth) + 1e-11)
+    assert flagged(tenth, float(tenth))
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -float("inf")])
+def test_a_threshold_that_is_no_number_is_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match=f"The threshold must be a finite number, got {threshold}"):
+        flagged(torch.zeros(2), threshold)
+    with pytest.raises(ValueError, match="must be a finite number"):
+        flagged(torch.zeros(2), torch.tensor([0.0, threshold]))
