@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["Network", "device_of", "head_logits", "move"]
+__all__ = ["Network", "device_of", "head_logits", "move", "plain_linear"]
 
 Network = Callable[[Tensor], Tensor]  # an nn.Module, one of its bound methods, or any function of a tensor
 
@@ -15,13 +15,14 @@ Network = Callable[[Tensor], Tensor]  # an nn.Module, one of its bound methods, 
 def head_logits(head: Network, features: Tensor) -> Tensor:
     """Return the head's logits in float32 or float64, (N, D) -> (N, C).
 
-    A module in float16 or bfloat16 is run with its weights in float32, because its logits would overflow or
-    tie; a float64 module runs in float64; any other callable is given float32 features.
+    A module in float16 or bfloat16, or one of its methods, is run with its weights in float32, because its
+    logits would overflow or tie; one in float64 runs in float64; what else can be called is given float32.
 
     Raises:
         ValueError: the head does not give one row of logits for each row of features.
     """
-    logits = _run_module(head, features) if isinstance(head, nn.Module) else head(features.float())
+    module = _module_of(head)
+    logits = head(features.float()) if module is None else _run(head, module, features)
     if logits.ndim != 2 or logits.shape[0] != features.shape[0] or logits.shape[1] == 0:
         raise ValueError(
             f"The head must turn features of shape {tuple(features.shape)} into logits of shape "
@@ -46,16 +47,38 @@ def move(network: Network | None, device: torch.device) -> None:
         module.to(device)
 
 
+def plain_linear(head: Network | None) -> nn.Linear | None:
+    """Return the head if weight and bias are all there is to it; a subclass or a hook may compute more."""
+    if type(head) is not nn.Linear or "forward" in vars(head):
+        return None
+    return None if head._forward_hooks or head._forward_pre_hooks else head
+
+
+class _Call(nn.Module):
+    """A module that makes one call of another: what functional_call takes, whatever the other is."""
+
+    def __init__(self, owner: nn.Module, call: Network) -> None:
+        super().__init__()
+        self.owner = owner
+        self._call = (call,)  # in a tuple, or a module would be registered a second time
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self._call[0](features)
+
+
 def _module_of(network: Network | None) -> nn.Module | None:
     owner = network if isinstance(network, nn.Module) else getattr(network, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
 
 
-def _run_module(head: nn.Module, features: Tensor) -> Tensor:
-    state = dict(chain(head.named_parameters(), head.named_buffers()))
+def _run(head: Network, module: nn.Module, features: Tensor) -> Tensor:
+    """Call a module, or a method of it, with weights and features of one type: float64 if it has any."""
+    state = dict(chain(module.named_parameters(), module.named_buffers()))
     weights = {name: value for name, value in state.items() if value.is_floating_point()}
     wide = any(value.dtype == torch.float64 for value in weights.values())
     dtype = torch.float64 if wide else torch.float32
-    narrow = {name: value.to(dtype) for name, value in weights.items() if value.dtype != dtype}
-    output: Tensor = functional_call(head, narrow, (features.to(dtype),))
+    others = {f"owner.{name}": value.to(dtype) for name, value in weights.items() if value.dtype != dtype}
+    if not others:
+        return head(features.to(dtype))
+    output: Tensor = functional_call(_Call(module, head), others, (features.to(dtype),))
     return output

@@ -1,10 +1,12 @@
 """Calling heads and encoders of any kind, and the device they live on."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nnguide_core.networks import device_of, head_logits, move
+from nnguide_core.networks import Network, device_of, head_logits, move, plain_linear
 
 
 def test_a_head_may_be_a_module_a_method_or_any_function() -> None:
@@ -63,3 +65,59 @@ def test_moving_leaves_what_has_no_weights_alone() -> None:
     assert module.weight.device.type == "meta"
     for nowhere in (None, torch.relu, lambda z: z):
         move(nowhere, torch.device("meta"))
+
+
+HEADS: dict[str, Callable[[nn.Linear], Network]] = {
+    "module": lambda linear: linear,
+    "forward": lambda linear: linear.forward,
+    "other method": lambda linear: Twice(linear).twice,
+    "scripted": lambda linear: torch.jit.script(linear),
+    "traced": lambda linear: torch.jit.trace(linear, torch.ones(2, 3, dtype=linear.weight.dtype)),
+    "inside": lambda linear: nn.Sequential(nn.Identity(), torch.jit.script(linear)),
+    "DataParallel": lambda linear: nn.DataParallel(linear),
+}
+
+
+class Twice(nn.Module):
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def twice(self, z: Tensor) -> Tensor:
+        return 2 * self.linear(z)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_of_any_kind_and_precision_is_run_in_float32_at_least(name: str, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(3, 2).requires_grad_(False)
+    linear.weight.copy_(300 * torch.randn(2, 3, generator=generator))
+    linear = linear.to(dtype)
+    z = 300 * torch.randn(5, 3, generator=generator).to(dtype)
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    expected = z.to(exact) @ linear.weight.to(exact).T + linear.bias.to(exact)
+    head = HEADS[name](linear)
+    with torch.no_grad():
+        logits = head_logits(head, z)
+    assert logits.dtype == exact
+    torch.testing.assert_close(logits, expected * (2 if name == "other method" else 1))
+    owner = head if isinstance(head, nn.Module) else head.__self__  # type: ignore[attr-defined]
+    assert {each.dtype for each in owner.parameters()} == {dtype}
+
+
+def test_a_linear_layer_is_plain_only_if_its_weights_are_all_that_it_computes_with() -> None:
+    class Scaled(nn.Linear):
+        def forward(self, z: Tensor) -> Tensor:
+            return 3 * super().forward(z)
+
+    hooked, prepared, replaced = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(3, 2)
+    hooked.register_forward_hook(lambda _, __, output: 2 * output)
+    prepared.register_forward_pre_hook(lambda _, given: (2 * given[0],))
+    replaced.forward = torch.relu  # type: ignore[method-assign]
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    plain = nn.Linear(3, 2)
+    assert plain_linear(plain) is plain
+    for head in (Scaled(3, 2), hooked, prepared, replaced, normed, nn.Sequential(plain), plain.forward, None):
+        assert plain_linear(head) is None
