@@ -10,11 +10,11 @@ from types import MappingProxyType
 from typing import Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from nnguide_core.bank import FeatureBank
-from nnguide_core.networks import Network
+from nnguide_core.networks import Network, plain_linear
 
 __all__ = ["BASELINES", "Baseline", "Reference", "baseline_scores"]
 
@@ -47,10 +47,10 @@ class Reference:
     ) -> "Reference":
         """Return the reference of a bank and the training features (and logits) it was drawn from.
 
-        The head counts only if it is an nn.Linear; labels only if the bank has them.
+        The head counts only if it is a plain nn.Linear; labels only if the bank has them.
         """
         rows = bank.positions.to(features.device)
-        linear = head if isinstance(head, nn.Linear) else None
+        linear = plain_linear(head)
         return cls(
             features=features[rows],
             labels=None if (bank.labels < 0).any() else bank.labels,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nnguide_core import cautions, detector_file
 from nnguide_core.bank import EnergySource, FeatureBank, build_bank, clip
@@ -23,7 +23,7 @@ from nnguide_core.errors import (
     NNGuideWarning,
     RequiresFittingException,
 )
-from nnguide_core.networks import Network, device_of, move
+from nnguide_core.networks import Network, device_of, move, plain_linear
 from nnguide_core.scoring import Neighbors, unit_features
 from nnguide_core.search import topk_inner_product
 from nnguide_core.settings import DEFAULT_K, BankSettings, Scoring
@@ -259,7 +259,9 @@ class NNGuide:
         return self
 
     def save(self, path: str | Path, provenance: dict[str, Any] | None = None) -> None:
-        """Write bank, settings, k and, if it is an nn.Linear, the head to one safetensors file.
+        """Write bank, settings, k and, if it is a plain nn.Linear, the head to one safetensors file.
+
+        A subclass or a layer with hooks is no plain one: like any other head it must be given to load().
 
         Args:
             path: where to; an older file there is replaced at once or not at all.
@@ -267,11 +269,12 @@ class NNGuide:
 
         Raises:
             RequiresFittingException: the detector was not fitted.
+            ValueError: k is no whole number from 1 to the size of the bank, or provenance is not JSON-able.
         """
         bank = self._fitted()
+        k = _neighbours_of(bank, self.k)
         about = self.provenance if provenance is None else provenance
-        linear = self.head if isinstance(self.head, nn.Linear) else None
-        saved = detector_file.SavedDetector(bank, self.k, linear, about)
+        saved = detector_file.SavedDetector(bank, k, plain_linear(self.head), about)
         detector_file.write(Path(path), saved)
 
     @classmethod

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -90,6 +91,44 @@ def test_a_head_that_is_not_linear_is_not_saved_and_asked_for(path: Path) -> Non
         loaded.predict_features(features(2))
     given = loaded.predict_features(features(2), logits=linear()(features(2)))
     torch.testing.assert_close(given, detector.predict_features(features(2)))
+
+
+class Cosine(nn.Linear):
+    """A cosine classifier: its weights are those of a linear layer, its logits are not."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        normalize = nn.functional.normalize
+        return 9 + nn.functional.linear(normalize(z), normalize(self.weight))
+
+
+@pytest.mark.parametrize("kind", ["subclass", "hook"])
+def test_a_head_that_computes_more_than_its_weights_say_is_asked_for_again(path: Path, kind: str) -> None:
+    head = Cosine(6, 3) if kind == "subclass" else linear()
+    if kind == "hook":
+        head.register_forward_hook(lambda _, __, logits: 2 * logits)
+    detector = NNGuide(None, head.requires_grad_(False), 3).fit_features(features(20))
+    expected = detector.predict_features(features(5, 1))
+    detector.save(path)
+    with pytest.raises(ModelNotSetException, match="pass logits or energies"):
+        NNGuide.load(path).predict_features(features(5, 1))
+    assert torch.equal(NNGuide.load(path, head=head).predict_features(features(5, 1)), expected)
+
+
+@pytest.mark.parametrize("k", [21, 0, 5.0, True, "3"])
+def test_a_k_that_could_not_be_read_is_not_written(saved: Path, k: Any) -> None:
+    detector = NNGuide.load(saved)
+    detector.k = k
+    with pytest.raises(
+        ValueError, match=r"k = 21 needs at least 21|k must be a whole number from 1 to the 20"
+    ):
+        detector.save(saved)
+    assert NNGuide.load(saved).k == 3
+
+
+def test_a_k_of_numpys_integers_is_written_as_a_number(path: Path) -> None:
+    k: Any = np.int64(4)
+    NNGuide(None, linear(), k).fit_features(features(20)).save(path)
+    assert NNGuide.load(path).k == 4
 
 
 def test_provenance_is_kept_and_saved_again(path: Path) -> None:
