@@ -8,7 +8,6 @@ aside with a note and counts as absent: it is computed again, never silently use
 import json
 import logging
 import shutil
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,23 +18,28 @@ from typing import Any
 from torch import Tensor
 
 from nnguide_core.errors import StoreError
-from nnguide_core.files import open_atomic
 from nnguide_core.locks import is_locked, locked
 from nnguide_core.progress import Cancelled
 from nnguide_core.records import Dataset, Features, Role, Verdict, fingerprint
 from nnguide_core.settings import workspace_home
+from nnguide_core.store_checks import mend, sound
 from nnguide_core.store_cleaning import clean_up, usage
 from nnguide_core.store_packing import pack_dataset, pack_features, unpack_dataset, unpack_features
+from nnguide_core.store_recovery import back_up_daily, prepare
 from nnguide_core.store_rows import Rows
-from nnguide_core.store_schema import WORKSPACE_TABLES, Database, back_up, damage
-from nnguide_core.store_tensors import SetAside, TensorFiles, list_set_aside, private_folder, set_aside
+from nnguide_core.store_schema import WORKSPACE_TABLES, Database
+from nnguide_core.store_tensors import SetAside, TensorFiles, list_set_aside, private_folder
 from nnguide_core.store_thumbnails import Thumbnails
 
 __all__ = ["SetAside", "StoredDataset", "Workspace"]
 
 _LOG = logging.getLogger(__name__)
 _DAY = 24 * 3600.0  # seconds
-_BACKUP = "workspace.backup"
+_DATABASE, _BACKUP = "workspace.sqlite", "workspace.backup"
+_SAVE_DATASET = (
+    "INSERT OR REPLACE INTO datasets (key, fingerprint, json, saved, checksum)"
+    " VALUES (?1, ?2, ?3, ?4, row_checksum(?1, ?2, ?3, ?4))"
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ class Workspace(Rows):
                 private_folder(self.root / name)
             self.blobs = private_folder(self.root / "blobs")  # uploads, under the hash of their bytes
             self._tensors = TensorFiles(private_folder(self.root / "tensors"), self.root / "set-aside")
+            super().__init__(self._open_database())
             with self.lock("open"):
-                super().__init__(self._open_database())
                 self.thumbnails = Thumbnails(self.root / "thumbnails.sqlite")
         except OSError as error:
             raise StoreError(
@@ -86,15 +90,16 @@ class Workspace(Rows):
         summary = json.dumps({**about, "skipped": len(dataset.skipped)})
         row = (key, dataset.fingerprint, summary, datetime.now(UTC).isoformat())
         with self._database.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO datasets VALUES (?, ?, ?, ?)", row)
+            connection.execute(_SAVE_DATASET, row)
 
     def datasets(self) -> tuple[StoredDataset, ...]:
         """Return what is known of every dataset, the one saved last first."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT fingerprint, json, saved FROM datasets ORDER BY saved DESC"
+                "SELECT checksum, key, fingerprint, json, saved FROM datasets ORDER BY saved DESC"
             ).fetchall()
-        return tuple(_stored_dataset(of, json.loads(text), saved) for of, text, saved in rows)
+        found = (_stored_dataset(of, text, saved) for _, of, text, saved in sound("datasets", rows))
+        return tuple(stored for stored in found if stored is not None)
 
     def dataset(
         self, fingerprint: str, *, name: str | None = None, role: Role | None = None
@@ -225,32 +230,23 @@ class Workspace(Rows):
         return None
 
     def _open_database(self) -> Database:
-        path, backup = self.root / "workspace.sqlite", self.root / _BACKUP
-        if reason := damage(path):
-            self._set_aside_database(path, reason)
-            if backup.exists() and damage(backup) is None:
-                _LOG.warning("restored %s from the copy of %s", path.name, _day(backup))
-                with backup.open("rb") as source, open_atomic(path, private=True) as file:
-                    shutil.copyfileobj(source, file)
-        database = Database(path, WORKSPACE_TABLES)
+        self._prepare_database()
+        path = self.root / _DATABASE
+        database = Database(path, WORKSPACE_TABLES, make=self._prepare_database)
+        with self.lock("open"):
+            mend(database, self.root / "set-aside")
         self._back_up_daily(database)
         return database
 
-    def _set_aside_database(self, path: Path, reason: str) -> None:
-        place = set_aside(path, self.root / "set-aside", reason)
-        for suffix in ("-wal", "-shm"):
-            companion = path.with_name(path.name + suffix)
-            if place is not None and companion.exists():
-                companion.rename(place.with_name(place.name + suffix))
+    def _prepare_database(self) -> None:
+        # Not with its parents: a workspace that was deleted while it is in use stays deleted.
+        (self.root / "locks").mkdir(mode=0o700, exist_ok=True)
+        with self.lock("open"):
+            prepare(self.root / _DATABASE, self.root / _BACKUP, self.root / "set-aside")
 
     def _back_up_daily(self, database: Database) -> None:
-        backup = self.root / _BACKUP
-        if backup.exists() and time.time() - backup.stat().st_mtime < _DAY:
-            return
-        try:
-            back_up(database, backup)
-        except (StoreError, OSError) as error:
-            _LOG.warning("no daily copy of the database: %s", error)
+        with self.lock("daily copy"):
+            back_up_daily(database, self.root / _BACKUP, self.root / "set-aside")
 
 
 def _dataset_key(content: str, name: str, role: Role) -> str:
@@ -261,11 +257,11 @@ def _features_key(model: str, dataset: str, extra: str) -> str:
     return fingerprint("features", model, dataset, extra)
 
 
-def _stored_dataset(content: str, about: Mapping[str, Any], saved: str) -> StoredDataset:
-    root, role = Path(about["root"]), Role(about["role"])
-    when = datetime.fromisoformat(saved)
-    return StoredDataset(content, about["name"], role, root, about["size"], about["skipped"], when)
-
-
-def _day(path: Path) -> str:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="minutes")
+def _stored_dataset(content: str, text: str, saved: str) -> StoredDataset | None:
+    try:
+        about = json.loads(text)
+        root, role, when = Path(about["root"]), Role(about["role"]), datetime.fromisoformat(saved)
+        return StoredDataset(content, about["name"], role, root, about["size"], about["skipped"], when)
+    except (ValueError, KeyError, TypeError) as error:
+        _LOG.warning("left out a dataset: %r", error)
+        return None

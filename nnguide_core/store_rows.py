@@ -5,7 +5,7 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from nnguide_core.errors import StoreError
 from nnguide_core.records import JobRecord, JobState, Run, Verdict, fingerprint
 from nnguide_core.settings import VERDICTS, session_upload_limit
+from nnguide_core.store_checks import sound
 from nnguide_core.store_schema import Database
 
 __all__ = ["Rows"]
@@ -33,8 +34,10 @@ class Rows:
         fingerprints = {run.bank.fingerprint, *(query.fingerprint for query in run.queries)}
         with self._database.write() as connection:
             connection.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
-                " SET json = excluded.json, saved = excluded.saved",
+                "INSERT INTO runs (id, question, json, saved, checksum)"
+                " VALUES (?1, ?2, ?3, ?4, row_checksum(?1, ?2, ?3, ?4)) ON CONFLICT (id) DO UPDATE SET"
+                " question = excluded.question, json = excluded.json, saved = excluded.saved,"
+                " checksum = excluded.checksum",
                 (run.id, run.question, run.to_json(), _now()),
             )
             connection.executemany(
@@ -47,18 +50,20 @@ class Rows:
             return None
         with self._database.read() as connection:
             found = connection.execute(
-                "SELECT json FROM runs WHERE id >= ? AND id < ? LIMIT 2", (name, f"{name}g")
+                "SELECT checksum, id, question, json, saved FROM runs WHERE id >= ? AND id < ? LIMIT 2",
+                (name, f"{name}g"),
             ).fetchall()
-        return _run(found[0][0]) if len(found) == 1 else None
+        return next(iter(_runs(found)), None) if len(found) == 1 else None
 
     def runs(self, question: str | None = None) -> tuple[Run, ...]:
         """Return every readable run, or those of one question, the one saved last first."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT json FROM runs WHERE ?1 IS NULL OR question = ?1 ORDER BY saved DESC, rowid DESC",
+                "SELECT checksum, id, question, json, saved FROM runs WHERE ?1 IS NULL OR question = ?1"
+                " ORDER BY saved DESC, rowid DESC",
                 (question,),
             ).fetchall()
-        return tuple(run for (text,) in rows if (run := _run(text)) is not None)
+        return tuple(_runs(rows))
 
     def remove_run(self, run: str) -> None:
         """Forget a run by its full id; the verdicts given in it stay."""
@@ -77,8 +82,9 @@ class Rows:
             _check_verdict(verdict)
         with self._database.write() as connection:
             connection.executemany(
-                "INSERT INTO verdicts (run, question, image, decision, note, said) VALUES"
-                " (?1, coalesce((SELECT question FROM runs WHERE id = ?1), ''), ?2, ?3, ?4, ?5)",
+                "INSERT INTO verdicts (run, question, image, decision, note, said, checksum)"
+                " SELECT ?1, question, ?2, ?3, ?4, ?5, row_checksum(?1, question, ?2, ?3, ?4, ?5) FROM"
+                " (SELECT coalesce((SELECT question FROM runs WHERE id = ?1), '') AS question)",
                 [_verdict_row(verdict) for verdict in ready],
             )
 
@@ -94,13 +100,14 @@ class Rows:
         """
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT image, decision, note, said, run FROM verdicts WHERE (?1 IS NULL OR run = ?1)"
-                " AND (?2 IS NULL OR question = ?2) AND (?3 IS NULL OR image = ?3) ORDER BY number",
+                "SELECT checksum, run, question, image, decision, note, said FROM verdicts"
+                " WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR question = ?2)"
+                " AND (?3 IS NULL OR image = ?3) ORDER BY number",
                 (_text(run), _text(question), _text(image)),
             ).fetchall()
         return tuple(
             Verdict(of, decision, note, datetime.fromisoformat(said), during)
-            for of, decision, note, said, during in rows
+            for during, _, of, decision, note, said in sound("verdicts", rows)
         )
 
     def current_verdicts(
@@ -115,13 +122,20 @@ class Rows:
     def setting(self, name: str, default: Any = None) -> Any:
         """Return a remembered JSON-able value, or the default."""
         with self._database.read() as connection:
-            row = connection.execute("SELECT json FROM settings WHERE name = ?", (name,)).fetchone()
-        return default if row is None else json.loads(row[0])
+            found = connection.execute(
+                "SELECT checksum, name, json FROM settings WHERE name = ?", (name,)
+            ).fetchall()
+        values = [json.loads(text) for _, text in sound("settings", found)]
+        return values[0] if values else default
 
     def save_setting(self, name: str, value: Any) -> None:
         """Remember a JSON-able value under a name."""
         with self._database.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))
+            connection.execute(
+                "INSERT OR REPLACE INTO settings (name, json, checksum)"
+                " VALUES (?1, ?2, row_checksum(?1, ?2))",
+                (name, json.dumps(value)),
+            )
 
     def claim_upload(self, session: str, size: int, limit: int | None = None) -> int:
         """Count an upload against a session's allowance before it is kept; return what the session now holds.
@@ -163,13 +177,20 @@ class Rows:
         content["finished"] = None if job.finished is None else job.finished.isoformat()
         row = (fingerprint(job.key), json.dumps(content), job.started.isoformat())
         with self._database.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)", row)
+            connection.execute(
+                "INSERT OR REPLACE INTO jobs (key, json, started, checksum)"
+                " VALUES (?1, ?2, ?3, row_checksum(?1, ?2, ?3))",
+                row,
+            )
 
     def job_records(self) -> tuple[JobRecord, ...]:
-        """Return the latest record of every key, the one started last first."""
+        """Return the latest readable record of every key, the one started last first."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT json FROM jobs ORDER BY started DESC").fetchall()
-        return tuple(_job(json.loads(text)) for (text,) in rows)
+            rows = connection.execute(
+                "SELECT checksum, key, json, started FROM jobs ORDER BY started DESC"
+            ).fetchall()
+        found = (_job(text) for _, text, _ in sound("jobs", rows))
+        return tuple(record for record in found if record is not None)
 
     def close(self) -> None:
         """Close the database; the next use opens it again."""
@@ -185,12 +206,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _run(text: str) -> Run | None:
-    try:
-        return Run.from_json(text)
-    except StoreError as error:
-        _LOG.warning("left out a run: %s", error)
-        return None
+def _runs(rows: Iterable[tuple[Any, ...]]) -> Iterator[Run]:
+    for _, _, text, _ in sound("runs", rows):
+        try:
+            yield Run.from_json(text)
+        except StoreError as error:
+            _LOG.warning("left out a run: %s", error)
 
 
 def _check_verdict(verdict: Verdict) -> None:
@@ -214,12 +235,18 @@ def _text(text: str | None) -> str | None:
 
 def _uploaded(connection: sqlite3.Connection, session: str) -> int:
     row = connection.execute("SELECT bytes FROM uploads WHERE session = ?", (session,)).fetchone()
-    return 0 if row is None else int(row[0])
+    # A damaged number only lets the session begin to count anew.
+    return row[0] if row is not None and isinstance(row[0], int) else 0
 
 
-def _job(content: dict[str, Any]) -> JobRecord:
-    finished = content["finished"]
-    content["state"] = JobState(content["state"])
-    content["started"] = datetime.fromisoformat(content["started"])
-    content["finished"] = None if finished is None else datetime.fromisoformat(finished)
-    return JobRecord(**content)
+def _job(text: str) -> JobRecord | None:
+    try:
+        content = json.loads(text)
+        finished = content["finished"]
+        content["state"] = JobState(content["state"])
+        content["started"] = datetime.fromisoformat(content["started"])
+        content["finished"] = None if finished is None else datetime.fromisoformat(finished)
+        return JobRecord(**content)
+    except (ValueError, KeyError, TypeError) as error:
+        _LOG.warning("left out the record of a job: %r", error)
+        return None

@@ -2,17 +2,30 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from nnguide_core.errors import StoreError
 from nnguide_core.files import open_atomic
 
-__all__ = ["APPLICATION_ID", "THUMBNAIL_TABLES", "WORKSPACE_TABLES", "Database", "back_up", "damage"]
+__all__ = [
+    "APPLICATION_ID",
+    "THUMBNAIL_TABLES",
+    "WORKSPACE_TABLES",
+    "Database",
+    "back_up",
+    "damage",
+    "make_empty",
+    "row_checksum",
+    "version",
+]
 
 APPLICATION_ID = 0x4E4E4745  # "NNGE", in the header of every SQLite file of ours
 
@@ -47,6 +60,26 @@ WORKSPACE_TABLES = (
     ) STRICT;
     CREATE TABLE jobs (key TEXT PRIMARY KEY, json TEXT NOT NULL, started TEXT NOT NULL) STRICT;
     """,
+    # Casts, because text that is damaged already would not reach a function.
+    """
+    ALTER TABLE datasets ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE verdicts ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE settings ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+    DROP TRIGGER verdicts_stay;
+    UPDATE datasets SET checksum = row_checksum(CAST (key AS BLOB), CAST (fingerprint AS BLOB),
+        CAST (json AS BLOB), CAST (saved AS BLOB));
+    UPDATE runs SET checksum = row_checksum(CAST (id AS BLOB), CAST (question AS BLOB),
+        CAST (json AS BLOB), CAST (saved AS BLOB));
+    UPDATE verdicts SET checksum = row_checksum(CAST (run AS BLOB), CAST (question AS BLOB),
+        CAST (image AS BLOB), CAST (decision AS BLOB), CAST (note AS BLOB), CAST (said AS BLOB));
+    UPDATE settings SET checksum = row_checksum(CAST (name AS BLOB), CAST (json AS BLOB));
+    UPDATE jobs SET checksum = row_checksum(CAST (key AS BLOB), CAST (json AS BLOB),
+        CAST (started AS BLOB));
+    CREATE TRIGGER verdicts_stay BEFORE UPDATE ON verdicts
+        BEGIN SELECT RAISE (ABORT, 'verdicts are append-only'); END;
+    """,
 )
 THUMBNAIL_TABLES = (
     """
@@ -68,7 +101,8 @@ _REASONS = {
     sqlite3.SQLITE_CORRUPT: "it is damaged. Restart the program: it sets the damaged file aside.",
     sqlite3.SQLITE_NOTADB: "it is no database. Restart the program: it sets the foreign file aside.",
 }
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR)
+_SPACE = re.compile(r'[\s"]+')
 
 
 class Database:
@@ -76,10 +110,24 @@ class Database:
 
     Every block of read() or write() has a connection to itself; connections are kept for the next block. The
     file is made when it is missing, also when it went missing while the program ran.
+
+    Args:
+        path: the file.
+        tables: its scripts, one per version.
+        durable: whether what is written must outlive a power cut.
+        make: makes the file where it is missing; None makes an empty one.
     """
 
-    def __init__(self, path: Path, tables: Sequence[str], *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tables: Sequence[str],
+        *,
+        durable: bool = True,
+        make: Callable[[], None] | None = None,
+    ) -> None:
         self.path = path
+        self._make = make or (lambda: make_empty(path))
         self._tables = tables
         self._synchronous = "FULL" if durable else "OFF"
         self._spare: list[tuple[sqlite3.Connection, os.stat_result]] = []
@@ -142,14 +190,10 @@ class Database:
         connection.close()
 
     def _open(self) -> tuple[sqlite3.Connection, os.stat_result]:
-        # Only where there is none: closing a file takes away all locks of this process on it, and another
-        # process that then closes the database would delete the log that our other connections write to.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if not self.path.exists():
+            self._make()
         identity = self.path.stat()
-        connection = sqlite3.connect(
-            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        connection = _connect(self.path)
         try:
             connection.execute("PRAGMA foreign_keys = ON")
             _use_write_ahead_log(connection)
@@ -161,22 +205,43 @@ class Database:
         return connection, identity
 
 
-def damage(path: Path) -> str | None:
-    """Return why a file cannot be used as a database of ours, in words, or None if it can or is not there."""
+def make_empty(path: Path) -> None:
+    """Make an empty file that only this user can read, unless there is one."""
+    # Only where there is none: closing a file takes away all locks of this process on it, and another
+    # process that then closes the database would delete the log that our other connections write to.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def row_checksum(*values: str | bytes) -> int:
+    """Return the CRC-32 of a row's values, each delimited; what every connection knows by the same name."""
+    checksum = 0
+    for value in values:
+        raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        checksum = zlib.crc32(len(raw).to_bytes(8, "big") + raw, checksum)
+    return checksum
+
+
+def damage(path: Path, tables: Sequence[str]) -> str | None:
+    """Return why a file cannot be used as a database of ours, in words, or None if it can or is not there.
+
+    A file that a newer version wrote is not damaged, as far as this one can tell.
+    """
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         return None
     if not path.is_file():
         return "it is no regular file"
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        with contextlib.closing(_connect(path)) as connection:
+            return _finding(connection, tables)
     except sqlite3.DatabaseError as error:
         return str(error) if _primary_code(error) in _DAMAGE else None
-    if tables and application != APPLICATION_ID:
-        return "it belongs to another program"
-    return None if finding == "ok" else str(finding)
+
+
+def version(path: Path) -> int:
+    """Return the version of a database that is not damaged; 0 where nothing was ever written to it."""
+    with _errors_in_words(path), contextlib.closing(_connect(path)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def back_up(database: Database, target: Path) -> None:
@@ -186,13 +251,53 @@ def back_up(database: Database, target: Path) -> None:
     try:
         with (
             _errors_in_words(database.path),
-            contextlib.closing(sqlite3.connect(database.path)) as connection,
+            contextlib.closing(_connect(database.path)) as connection,
         ):
             connection.execute("VACUUM INTO ?", (str(draft),))
         with draft.open("rb") as source, open_atomic(target, private=True) as file:
             shutil.copyfileobj(source, file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _connect(path: Path | str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    # Damaged text must come out as something that its checksum does not fit, not as an error.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    connection.create_function("row_checksum", -1, row_checksum, deterministic=True)
+    return connection
+
+
+def _finding(connection: sqlite3.Connection, tables: Sequence[str]) -> str | None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (number,) = connection.execute("PRAGMA user_version").fetchone()
+    objects = _objects(connection)
+    if objects and application != APPLICATION_ID:
+        return "it belongs to another program"
+    (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if finding != "ok":
+        return str(finding)
+    is_blank, is_newer = number == 0 and not objects, number > len(tables)
+    if is_blank or is_newer or (number > 0 and objects == _expected(tuple(tables[:number]))):
+        return None
+    return "its tables are not those of this program"
+
+
+def _objects(connection: sqlite3.Connection) -> frozenset[tuple[str, ...]]:
+    found = connection.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'"
+    ).fetchall()
+    # Versions of SQLite space and quote differently what they change in a definition.
+    return frozenset((kind, name, of, _SPACE.sub("", str(sql))) for kind, name, of, sql in found)
+
+
+@cache
+def _expected(tables: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+    with contextlib.closing(_connect(":memory:")) as connection:
+        for script in tables:
+            for statement in _statements(script):
+                connection.execute(statement)
+        return _objects(connection)
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -124,6 +125,8 @@ def set_aside(path: Path, aside: Path, reason: str) -> Path | None:
         path.rename(place)
     except FileNotFoundError:
         return None
+    # From now on the file is kept for a while, however old it was.
+    os.utime(place, follow_symlinks=False)
     note = {"was": was, "reason": reason, "when": now.isoformat()}
     write_atomic(place.with_name(f"{place.name}.json"), json.dumps(note).encode(), private=True)
     _LOG.warning("set aside %s as %s: %s", was, place.name, reason)

@@ -61,7 +61,8 @@ def test_the_start_of_two_runs_finds_neither(rows, database):
     rows.save_run(run())
     with database.write() as connection:
         connection.execute(
-            "INSERT INTO runs SELECT substr(id, 1, 20) || ?, question, json, saved FROM runs", ("0" * 44,)
+            "INSERT INTO runs SELECT substr(id, 1, 20) || ?, question, json, saved, checksum FROM runs",
+            ("0" * 44,),
         )
     assert rows.run(run().id[:12]) is None
     assert rows.run(run().id) == run()
@@ -71,7 +72,10 @@ def test_a_run_that_is_no_longer_readable_is_left_out(rows, database, caplog):
     rows.save_run(run(k=1))
     rows.save_run(run(k=2))
     with database.write() as connection:
-        connection.execute("UPDATE runs SET json = '{}' WHERE id = ?", (run(k=1).id,))
+        connection.execute(
+            "UPDATE runs SET json = '{}', checksum = row_checksum(id, question, '{}', saved) WHERE id = ?",
+            (run(k=1).id,),
+        )
     assert rows.runs() == (run(k=2),)
     assert rows.run(run(k=1).id) is None
     assert "left out a run" in caplog.text

@@ -155,7 +155,7 @@ def test_a_file_of_a_newer_version_is_refused_and_not_damaged(tmp_path):
     Database(tmp_path / "x.sqlite", (*TABLES, "CREATE TABLE more (a TEXT) STRICT;"))
     with pytest.raises(StoreError, match="has format 2, which a newer version of this program wrote"):
         Database(tmp_path / "x.sqlite", TABLES)
-    assert damage(tmp_path / "x.sqlite") is None
+    assert damage(tmp_path / "x.sqlite", TABLES) is None
 
 
 def test_many_processes_may_make_the_file_at_once(tmp_path):
@@ -180,7 +180,7 @@ def test_a_whole_file_an_empty_one_and_none_are_not_damaged(tmp_path):
     with sqlite3.connect(tmp_path / "unfinished") as connection:
         connection.execute("PRAGMA journal_mode = WAL")
     for name in ("x.sqlite", "empty", "unfinished", "absent"):
-        assert damage(tmp_path / name) is None
+        assert damage(tmp_path / name, TABLES) is None
 
 
 @pytest.mark.parametrize("where", ["header", "middle", "end"])
@@ -194,16 +194,16 @@ def test_a_damaged_file_is_told(tmp_path, where):
         case "end":
             del whole[-5000:]
     (tmp_path / "x.sqlite").write_bytes(whole)
-    assert damage(tmp_path / "x.sqlite")
+    assert damage(tmp_path / "x.sqlite", TABLES)
 
 
 def test_another_programs_database_and_what_is_no_file_are_told(tmp_path):
     with sqlite3.connect(tmp_path / "theirs") as connection:
         connection.execute("CREATE TABLE bookmarks (url TEXT)")
     os.mkfifo(tmp_path / "pipe")
-    assert damage(tmp_path / "theirs") == "it belongs to another program"
-    assert damage(tmp_path / "pipe") == "it is no regular file"
-    assert damage(tmp_path) == "it is no regular file"
+    assert damage(tmp_path / "theirs", TABLES) == "it belongs to another program"
+    assert damage(tmp_path / "pipe", TABLES) == "it is no regular file"
+    assert damage(tmp_path, TABLES) == "it is no regular file"
 
 
 def test_a_copy_is_whole_and_ours(tmp_path):
@@ -212,7 +212,7 @@ def test_a_copy_is_whole_and_ours(tmp_path):
     (tmp_path / "copy.draft").write_bytes(b"left by a killed process")
     back_up(database, tmp_path / "copy")
     insert(database, 2)
-    assert damage(tmp_path / "copy") is None
+    assert damage(tmp_path / "copy", TABLES) is None
     with sqlite3.connect(tmp_path / "copy") as connection:
         assert connection.execute("SELECT * FROM numbers").fetchall() == [(1,)]
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)

@@ -1,6 +1,9 @@
 """Thumbnails: a cache that never fails its user."""
 
 import os
+import sqlite3
+
+import pytest
 
 from nnguide_core import store_thumbnails
 from nnguide_core.store_thumbnails import Thumbnails
@@ -53,3 +56,44 @@ def test_a_full_disk_costs_the_cache_a_picture_and_nobody_an_error(tmp_path, cap
         cache.put({"b": bytes(3_000_000)}, 96)
         assert cache.get(["a", "b"], 96) == {"a": b"x"}
         assert "1 thumbnails are not kept" in caplog.text
+
+
+def of_a_newer_version(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 9")
+
+
+def without_tables(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE thumbnails")
+
+
+def a_folder(path):
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+
+
+def garbage(path):
+    path.write_bytes(os.urandom(9000))
+
+
+@pytest.mark.parametrize("spoil", [of_a_newer_version, without_tables, a_folder, garbage])
+def test_a_cache_that_cannot_be_used_is_made_anew_at_the_start(tmp_path, spoil):
+    cache = Thumbnails(tmp_path / "t.sqlite")
+    cache.put({"a": b"x"}, 96)
+    cache.close()
+    spoil(tmp_path / "t.sqlite")
+    cache = Thumbnails(tmp_path / "t.sqlite")
+    cache.put({"b": b"y"}, 96)
+    assert cache.get(["a", "b"], 96) == {"b": b"y"}
+
+
+@pytest.mark.parametrize("spoil", [without_tables, a_folder, garbage])
+def test_a_cache_that_is_spoilt_while_it_is_used_costs_only_its_pictures(tmp_path, spoil):
+    cache = Thumbnails(tmp_path / "t.sqlite")
+    cache.put({"a": b"x"}, 96)
+    cache.close()
+    spoil(tmp_path / "t.sqlite")
+    assert cache.get(["a"], 96) == {}
+    cache.put({"b": b"y"}, 96)
+    assert cache.get(["a", "b"], 96) == {"b": b"y"}
