@@ -4,6 +4,7 @@ A member is found again by where it lies, so its name is never more than a text 
 one name cannot be mistaken for each other.
 """
 
+import math
 import os
 import stat
 import zlib
@@ -14,7 +15,7 @@ from typing import BinaryIO
 
 from nnguide_core.errors import ArchiveError, ImageError
 from nnguide_core.regular_files import open_regular
-from nnguide_core.zip_directory import LOCAL_HEADER, Entry, find_directory, read_entries
+from nnguide_core.zip_directory import LOCAL_HEADER, LONGEST_NAME, Entry, find_directory, read_entries
 
 __all__ = ["LIMITS", "Archive", "ArchiveLimits", "Member", "inspect", "read_member"]
 
@@ -24,7 +25,7 @@ class ArchiveLimits:
     """What a zip may cost."""
 
     entries: int = 200_000
-    unpacked: int = 20_000_000_000  # bytes, all members together
+    unpacked: int = 20_000_000_000  # bytes, all that could be unpacked together
     ratio: int = 100  # bytes unpacked per byte of the zip
     member: int = 64_000_000  # bytes, one member unpacked
 
@@ -43,12 +44,14 @@ class Archive:
 
     members: tuple[Member, ...]  # in the order of the zip's directory
     refused: tuple[tuple[str, str], ...]  # path and reason of each that may not be read
+    unsafe: frozenset[str]  # paths of those that were refused for their names
 
 
 LIMITS = ArchiveLimits()
 
 _STORED, _DEFLATED = 0, 8
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
+_TIGHTEST = 1_032  # bytes that one deflated byte can become: 258 for each two bits
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # flags: encrypted, strongly encrypted, header masked
 
 
@@ -63,11 +66,12 @@ def inspect(path: Path, limits: ArchiveLimits = LIMITS) -> Archive:
         entries = read_entries(file, directory, limits.entries)
         size = file.seek(0, os.SEEK_END)
     files = [entry for entry in entries if not entry.name.endswith("/")]
-    _check_whole(files, size, limits)
+    _check_whole([entry for entry in files if not _costs_nothing(entry, directory.start)], size, limits)
     reasons = _refusals(files, directory.start, limits)
     return Archive(
         tuple(Member(entry.name, _location(entry)) for entry in files if id(entry) not in reasons),
         tuple((entry.name, reasons[id(entry)]) for entry in files if id(entry) in reasons),
+        frozenset(entry.name for entry in files if _bad_name(entry.raw_name)),
     )
 
 
@@ -102,14 +106,20 @@ def _open(path: Path) -> BinaryIO:
         raise ArchiveError(str(error)) from error
 
 
+def _costs_nothing(entry: Entry, directory_start: int) -> bool:
+    """Return whether an entry is refused for itself, whatever size it claims; one too large still counts."""
+    return bool(_bad_kind(entry) or _lie(entry, directory_start))
+
+
 def _check_whole(files: Iterable[Entry], size: int, limits: ArchiveLimits) -> None:
     unpacked = sum(entry.unpacked for entry in files)
     if unpacked > limits.unpacked:
         most = f"{limits.unpacked / 1e9:,.0f} GB"
-        raise ArchiveError(f"Too large: it unpacks to {unpacked / 1e9:,.1f} GB; at most {most} are read.")
+        found = f"{math.ceil(unpacked / 1e8) / 10:,.1f} GB"  # rounded up: never the limit itself
+        raise ArchiveError(f"Too large: it unpacks to {found}; at most {most} are read.")
     if unpacked > limits.ratio * size:
         raise ArchiveError(
-            f"Packed too tightly: it unpacks to {unpacked / size:,.0f} times its size; "
+            f"Packed too tightly: it unpacks to {math.ceil(unpacked / size):,} times its size; "
             f"at most {limits.ratio} times are read."
         )
 
@@ -132,6 +142,8 @@ def _bad_name(name: bytes) -> str | None:
     parts = name.replace(b"\\", b"/").split(b"/")
     if not name or b"\0" in name:
         return "Bad name: it is empty or holds a zero byte."
+    if len(name) > LONGEST_NAME:
+        return f"Bad name: it has {len(name):,} bytes; at most {LONGEST_NAME:,} are read."
     if b".." in parts:
         return 'Unsafe path: it holds "..".'
     if parts[0] == b"" or parts[0].endswith(b":"):
@@ -159,6 +171,16 @@ def _bad_place(entry: Entry, directory_start: int, limits: ArchiveLimits) -> str
         return f"Too large: {size:,} bytes; at most {limits.member:,} are read."
     if entry.end > directory_start:
         return "Lying entry: it ends outside the zip."
+    return _lie(entry, directory_start)
+
+
+def _lie(entry: Entry, directory_start: int) -> str | None:
+    """Return which size cannot be true, as far as the directory tells."""
+    if entry.packed > directory_start:
+        return "Lying entry: it ends outside the zip."
+    most = entry.packed if entry.method == _STORED else _TIGHTEST * entry.packed
+    if entry.unpacked > most or (entry.method == _STORED and entry.unpacked < most):
+        return f"Lying entry: it does not unpack to the {entry.unpacked:,} bytes that it declares."
     return None
 
 

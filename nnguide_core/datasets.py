@@ -1,8 +1,9 @@
 """Folders, zips, lists and uploads to datasets of checked images; every file that is not read has its reason.
 
 Found = read + skipped, always. What counts as found is every file, of whatever kind, except hidden ones and
-what systems leave behind (folders.is_litter). The class of an image is its folder on the first level; images
-that lie deeper belong to the same class, those in no folder to none.
+what systems leave behind (folders.is_litter); in a zip, an unsafe name counts even where it is hidden. The
+class of an image is its folder on the first level; images that lie deeper belong to the same class, those in
+no folder to none.
 """
 
 import logging
@@ -271,7 +272,7 @@ def _scan_zip(path: Path, name: str, role: Role, watch: Watch) -> Dataset:
     members = [member for member in archive.members if not is_litter(member.path)]
     wrapper = _wrapper([member.path for member in members])
     found = [Found(member.path.removeprefix(wrapper), member.location) for member in members]
-    refused = [(shown, reason) for shown, reason in archive.refused if not is_litter(shown)]
+    refused = [each for each in archive.refused if not is_litter(each[0]) or each[0] in archive.unsafe]
     found += [Found(shown.removeprefix(wrapper), "", reason) for shown, reason in refused]
     found.sort(key=lambda each: each.path)
     return _scan(path, name, role, [(each, _class_of(each.path)) for each in found], watch)

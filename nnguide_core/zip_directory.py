@@ -14,18 +14,21 @@ from typing import BinaryIO
 
 from nnguide_core.errors import ArchiveError
 
-__all__ = ["LOCAL_HEADER", "Directory", "Entry", "find_directory", "read_entries"]
+__all__ = ["LOCAL_HEADER", "LONGEST_NAME", "Directory", "Entry", "find_directory", "read_entries"]
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+LONGEST_NAME = 4_096  # bytes, Linux's own limit; of a longer one only the beginning is decoded
 
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR_64 = struct.Struct("<4sLQL")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LONGEST_COMMENT = 65_535  # bytes
-_MOST_BYTES = 256_000_000  # of a directory: 200,000 entries with names of 1,000 bytes stay below
+_MOST_BYTES = 64_000_000  # of a directory: 200,000 entries with names of 250 bytes stay below
+_SHOWN_BYTES = 100  # of a name that is too long
 _FULL_16, _FULL_32 = 0xFFFF, 0xFFFFFFFF  # "see the 64-bit field"
 _UTF8 = 0x800  # flag: the name is UTF-8
+_ESCAPES = {chr(0xDC00 + byte): f"\\x{byte:02x}" for byte in range(0x80, 0x100)}  # of bytes that are no UTF-8
 _UNIX = 3  # the system whose file modes an entry carries
 _WIDE_FIELDS = 1  # extra field: 64-bit sizes and offset
 
@@ -60,7 +63,7 @@ def find_directory(file: BinaryIO) -> Directory:
     """Find the directory from the end of the file.
 
     Raises:
-        ArchiveError: not there, spread over several files, or not where the end record says.
+        ArchiveError: not there, spread over several files, not where the end record says, or over 64 MB.
     """
     size = file.seek(0, os.SEEK_END)
     tail_start = max(0, size - _END.size - _LONGEST_COMMENT)
@@ -76,8 +79,12 @@ def find_directory(file: BinaryIO) -> Directory:
     if stated == _FULL_16 or length == _FULL_32 or offset == _FULL_32:
         end, stated, length, offset = _wide_end(file, end, (end, stated, length, offset))
     start = end - length
-    if start < 0 or offset > start or length > _MOST_BYTES:
+    if start < 0 or offset > start:
         raise ArchiveError("Damaged zip: its directory is not where its end record says.")
+    if length > _MOST_BYTES:
+        raise ArchiveError(
+            f"Too large: its directory has {length:,} bytes; at most {_MOST_BYTES:,} are read. Split the zip."
+        )
     return Directory(start, length, start - offset, stated)
 
 
@@ -158,10 +165,16 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, shift: int) -
 
 def _text(raw_name: bytes, flags: int) -> str:
     """Decode a name: UTF-8 where it says so or could be, else the code page of the first zips."""
+    if len(raw_name) > LONGEST_NAME:
+        return f"{raw_name[:_SHOWN_BYTES].decode('utf-8', 'replace')}…"
     try:
         return raw_name.decode("utf-8")
     except UnicodeDecodeError:
-        return raw_name.decode("utf-8", "backslashreplace") if flags & _UTF8 else raw_name.decode("cp437")
+        if not flags & _UTF8:
+            return raw_name.decode("cp437")
+    # As "backslashreplace" does, whose time grows with the square of the length.
+    text = raw_name.decode("utf-8", "surrogateescape")
+    return "".join([_ESCAPES.get(character, character) for character in text])
 
 
 def _widened(numbers: tuple[int, ...], extra: bytes) -> list[int]:

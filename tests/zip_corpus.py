@@ -15,6 +15,7 @@ from tests import corpus
 __all__ = ["RawEntry", "ZipCase", "damage", "image_bytes", "raw_zip", "zips"]
 
 UTF8, ENCRYPTED = 0x800, 0x1
+FULL = 2**32 - 1  # "see the 64-bit field"
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def odd_zips() -> Iterator[ZipCase]:
     )
     yield ZipCase("empty", lambda path: path.write_bytes(raw_zip([])))
     yield ZipCase("streamed", lambda path: path.write_bytes(_streamed(image)), kept=["1.png"])
-    endless = "x" * 65_000 + ".png"
-    yield _raw("65,000-byte-name", [RawEntry(endless.encode(), image)], kept=[endless])
+    longest = "x" * 4_092 + ".png"
+    yield _raw("4,096-byte-name", [RawEntry(longest.encode(), image)], kept=[longest])
     deep = "/".join("d" * 2_000) + ".png"
     yield _raw("2,000-folders-deep", [RawEntry(deep.encode(), image), two[0]], kept=["cat/1.png", deep])
     yield ZipCase("64-bit", lambda path: path.write_bytes(_wide(image)), kept=["1.png"])
@@ -131,6 +132,18 @@ def hostile_entries() -> Iterator[ZipCase]:
         "says-more": (RawEntry(b"s.png", image, unpacked=len(image) + 5), "^Lying entry: "),
         "stored-says-more": (RawEntry(b"s.png", image, method=0, unpacked=len(image) + 5), "^Lying entry: "),
         "beyond-the-end": (RawEntry(b"n.png", image, offset=2**31), "^Lying entry: it ends outside"),
+        "hidden-parent": (RawEntry(b".x/../../e.png", image), '^Unsafe path: .*"'),
+        "hidden-absolute": (RawEntry(b"/etc/.ssh/x.png", image), "^Unsafe path: .*absolute"),
+        "says-4-gigabytes": (RawEntry(b"g.png", image, unpacked=2**32 - 2), "^(Too large|Lying entry): "),
+        "says-2**63": (RawEntry(b"g.png", image, unpacked=FULL, extra=_wide_sizes(2**63)), "^(Too|Lying) "),
+        "says-all-2**63": (
+            RawEntry(b"g.png", image, unpacked=FULL, packed=FULL, extra=_wide_sizes(2**63, 2**63)),
+            "^(Too|Lying) ",
+        ),
+        "encrypted-says-2**63": (
+            RawEntry(b"g.png", image, flags=ENCRYPTED, unpacked=FULL, extra=_wide_sizes(2**63)),
+            "^Encrypted: ",
+        ),
         "too-large": (RawEntry(b"t.png", image, unpacked=64_000_001, packed=700_000), "^(Too large|Lying)"),
         "not-deflated": (RawEntry(b"d.png", b"\xff" * 50, method=-8), "^(Damaged|Lying) entry: "),
         "same-name": (RawEntry(b"good.png", other), "^Same name: "),
@@ -141,9 +154,12 @@ def hostile_entries() -> Iterator[ZipCase]:
     for name, (entry, reason) in bad.items():
         shown = entry.name.decode().replace("\\", "/") if b"/" not in entry.name else entry.name.decode()
         good = RawEntry(b"good.png", image_bytes(3))
-        filler = RawEntry(b"filler.png", bytes(10_000), method=0) if name == "too-large" else None
-        case = _raw(f"entry-{name}", [good, entry], kept=["good.png"], reasons={shown: reason})
-        yield case if filler is None else _padded(case)
+        yield _raw(f"entry-{name}", [good, entry], kept=["good.png"], reasons={shown: reason})
+    for size in (4_097, 65_535):
+        long = RawEntry(b"\xff" * size, image, flags=UTF8)
+        reason = f"^Bad name: it has {size:,} bytes; at most 4,096"
+        reasons = {"\ufffd" * 100 + "…": reason}
+        yield _raw(f"{size:,}-byte-name", [good, long], kept=["good.png"], reasons=reasons)
 
 
 def damaged_zips() -> Iterator[ZipCase]:
@@ -184,8 +200,12 @@ def bomb_zips() -> Iterator[ZipCase]:
     reasons = {"good.png": "^Overlapping entry: ", "inside.png": "^Overlapping entry: "}
     yield _raw("one-inside-another", [good, inside], reasons=reasons)
     yield ZipCase("200,001-entries", lambda path: path.write_bytes(_many(200_001)), "^Too many entries: ")
-    claims = [RawEntry(b"%d.png" % n, b"x", unpacked=2**32 - 2) for n in range(5)]
+    claims = [RawEntry(b"%d.png" % n, bytes(5_000_000), method=-8, unpacked=2**32 - 2) for n in range(5)]
     yield _raw("claims-21-gigabytes", claims, refused="^Too large: .* 21.5 GB; at most 20 GB")
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1_000, 1_000, 64_000_001, 0, 0)
+    huge = "64-megabytes-of-names"
+    reason = "^Too large: its directory has 64,000,001 bytes; at most"
+    yield ZipCase(huge, lambda path: path.write_bytes(bytes(64_000_001) + end), reason)
 
 
 def raw_zip(entries: Sequence[RawEntry]) -> bytes:
@@ -226,20 +246,15 @@ def _bytes(name: str, data: bytes, refused: str | None = None, kept: Sequence[st
     return ZipCase(name, lambda path: path.write_bytes(data), refused, kept)
 
 
-def _padded(case: ZipCase) -> ZipCase:
-    """Put a megabyte in front, so that one entry's lie does not make the whole too tight."""
-
-    def make(path: Path) -> None:
-        case.make(path)
-        path.write_bytes(bytes(1_000_000) + path.read_bytes())
-
-    return ZipCase(case.name, make, case.refused, case.kept, case.reasons)
-
-
 def _with(data: bytes, place: int, layout: str, *numbers: int) -> bytes:
     changed = bytearray(data)
     struct.pack_into(layout, changed, place, *numbers)
     return bytes(changed)
+
+
+def _wide_sizes(*sizes: int) -> bytes:
+    """Return the extra field with 64-bit sizes."""
+    return struct.pack(f"<HH{len(sizes)}Q", 1, 8 * len(sizes), *sizes)
 
 
 def _deflate(data: bytes) -> bytes:
