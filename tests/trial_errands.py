@@ -39,6 +39,33 @@ def load_features(path: Path) -> Outcome:
     return outcome_of(lambda: own_question([OwnFile(path, "own", Role.BANK)]))
 
 
+def be_greedy(how: str) -> Outcome:
+    """Take memory in the process that has read a checkpoint, and hide it as a careless reader would."""
+    import torch
+
+    from nnguide_core.errors import CheckpointError
+
+    def work() -> None:
+        try:
+            match how:
+                case "modest":
+                    b"x" * 2**28
+                case "piece by piece":
+                    pieces = []
+                    while True:
+                        pieces.append(b"x" * 2**23)
+                case "quietly":
+                    b"x" * (3 * 2**29)
+                case "at once":
+                    bytearray(2**36)
+                case "at once, by torch":
+                    torch.empty(2**36)
+        except (MemoryError, RuntimeError):
+            raise CheckpointError("The checkpoint is damaged, or holds more than tensors.") from None
+
+    return outcome_of(work)
+
+
 def decode_image(data: bytes) -> Outcome:
     """Decode untrusted bytes as a scan does."""
     from nnguide_core.reading import check

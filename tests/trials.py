@@ -1,8 +1,11 @@
 """Hostile inputs tried one by one in child processes: what came of each, and what it took."""
 
+import errno
 import re
+import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,9 @@ __all__ = [
 
 MOST_SECONDS = 10.0  # of computing; what the machine does besides does not count
 MOST_BYTES = 2**30  # on top of what the process had before
-_HUNG_SECONDS = 120.0  # by the clock
+_HUNG_SECONDS = 30.0  # of computing, after which a trial is stopped
+_ROOM = 2 * MOST_BYTES  # what a trial can take: were it no more than it may, none could be seen to take more
+_NO_MEMORY = re.compile("(can't|cannot|unable to) allocate|not enough memory", re.IGNORECASE)  # torch's words
 
 _SENTENCE = re.compile(r".{10,2000}[.)]")
 
@@ -37,6 +42,7 @@ class Outcome:
     is_named: bool  # whether the error, if any, is one that a user's data may cause, in a sentence
     seconds: float  # of computing
     peak: int  # bytes
+    is_starved: bool = False  # whether its error came of a lack of memory, in whatever words
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,8 @@ class Trial:
 
     @property
     def is_excessive(self) -> bool:
-        """Whether it took more memory than it may."""
-        return isinstance(self.came, Outcome) and self.came.peak > MOST_BYTES
+        """Whether it took more memory than it may, or was refused only because there was no more."""
+        return isinstance(self.came, Outcome) and (self.came.is_starved or self.came.peak > MOST_BYTES)
 
     @property
     def is_unnamed(self) -> bool:
@@ -110,19 +116,44 @@ def made(cases: Iterable[Any], folder: Path, name: str) -> Iterator[tuple[str, P
 
 
 def outcome_of(work: Callable[[], object]) -> Outcome:
-    """Do the work here, and say what came of it and what it took."""
+    """Do the work here, a worker's limit of memory lifted; say what came of it and what it took."""
     before, began = memory_of_this_process("VmRSS"), time.process_time()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    verdict, kind, is_named = "ok", "", True
+    verdict, kind, is_named, is_starved = "ok", "", True, False
     try:
-        work()
+        with _room():
+            work()
     except NNGuideError as error:
         verdict, kind, is_named = str(error), type(error).__name__, _is_sentence(str(error))
+        is_starved = _is_starved(error)
     except Exception as error:  # noqa: BLE001 - what should not have come is what is looked for
         verdict, kind, is_named = f"{type(error).__name__}: {error}"[:300], type(error).__name__, False
-    return Outcome(
-        verdict, kind, is_named, time.process_time() - began, memory_of_this_process("VmHWM") - before
-    )
+        is_starved = _is_starved(error)
+    seconds, peak = time.process_time() - began, memory_of_this_process("VmHWM") - before
+    return Outcome(verdict, kind, is_named, seconds, peak, is_starved)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Allow this process _ROOM on top of what it has, whatever it has."""
+    given, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = memory_of_this_process("VmData") + _ROOM
+    resource.setrlimit(resource.RLIMIT_DATA, (min(wanted, hard) if hard >= 0 else wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (given, hard))
+
+
+def _is_starved(error: BaseException | None) -> bool:
+    """Tell whether an error, or what it was made of, is a lack of memory."""
+    if error is None:
+        return False
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return _is_starved(error.__cause__) or _is_starved(error.__context__)
 
 
 def memory_of_this_process(field: str) -> int:
