@@ -85,6 +85,7 @@ class ArrayHeader:
     shape: tuple[int, ...]
     size: int  # bytes once in memory
     offset: int = 0  # of its first byte in a safetensors file
+    fortran: bool = False  # column by column, which costs a copy
 
 
 def is_regular(path: Path) -> bool:
@@ -246,11 +247,12 @@ def _npz_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
         try:
             version = npy.read_magic(member)
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-            shape, _, dtype = read(member, max_header_size=_NPY_HEADER_LIMIT)
+            shape, fortran, dtype = read(member, max_header_size=_NPY_HEADER_LIMIT)
         except _NPY_DAMAGE as error:
             raise BadFileError(f"its member {name!r} is no array that is read here") from error
         try:
-            header = ArrayHeader(dtype.str, _checked_shape(shape), math.prod(shape) * dtype.itemsize)
+            size = math.prod(_checked_shape(shape)) * dtype.itemsize
+            header = ArrayHeader(dtype.str, tuple(shape), size, fortran=fortran)
         except ValueError as error:
             raise BadFileError(f"its member {name!r} is no array: {brief(str(error), 200)}") from error
         if not dtype.hasobject and member.tell() + header.size != info.file_size:

@@ -11,9 +11,11 @@ Arrays by name, N images, D features, C classes:
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,11 @@ __all__ = ["OwnFeatures", "load"]
 _HEAD = ("head_weight", "head_bias")
 _RATIO_LIMIT = 100  # bytes unpacked for each byte of the file
 _RATIO_FREE = 64 * 2**20  # bytes up to which any ratio is harmless
+_MOST_ROWS = 1_500_000  # each becomes an image of a dataset; ImageNet has 1.3 million
+_MOST_CLASSES = 1_000_000
+_ROW_BYTES = 500  # of an image's id, name and place, beside its numbers
+_CLASS_BYTES = 200
+_FINITE_BLOCK = 2**22  # numbers looked at together, or the looking takes more memory than the array
 _LONGEST_PATH = 4_096  # characters, Linux's own limit
 _SHOWN_ROWS = 5
 _SHOWN_ARRAYS = 10
@@ -76,12 +83,17 @@ class OwnFeatures:
 
     def as_features(self) -> Features:
         """Return them as if a model had computed them; files of equal widths count as of one model."""
+        return self._features
+
+    @cached_property
+    def _features(self) -> Features:
         count, width = self.features.shape
         contents = fingerprint(_digest(self.features), _digest(self.logits))
         return Features(
             features=self.features,
             logits=self.logits,
-            ids=tuple(fingerprint(contents, str(row)) for row in range(count)),
+            # A hash of each row's own would take longer than reading the file.
+            ids=tuple(f"{row:08x}{contents[:-8]}" for row in range(count)),
             labels=self.labels if self.labels is not None else torch.full((count,), -1),
             model=fingerprint("own features", str(width), str(self.logits.shape[1])),
             dataset=contents,
@@ -94,8 +106,8 @@ def load(path: Path, *, limit: int | None = None, allow_nonfinite: bool = False)
 
     Args:
         path: a safetensors or npz file.
-        limit: bytes that its arrays may take in memory, by default half of the machine's; checked before
-            any is read.
+        limit: bytes that its arrays and rows may take in memory, copies included, by default half of the
+            machine's; checked before any is read.
         allow_nonfinite: keep NaN and infinite features and logits instead of refusing them.
 
     Raises:
@@ -145,14 +157,43 @@ def _check_headers(path: Path, headers: Mapping[str, ArrayHeader], limit: int) -
         )
     if "paths" in wanted:
         _check_paths(path.name, wanted["paths"], wanted["features"].shape[0])
-    size, packed = sum(header.size for header in wanted.values()), path.stat().st_size
+    _check_needs(path, wanted, limit)
+
+
+def _check_needs(path: Path, headers: Mapping[str, ArrayHeader], limit: int) -> None:
+    """Refuse what would take too much memory or time, also where the arrays are small but the rows many."""
+    rows, classes = headers["features"].shape[0], _classes(headers)
+    for count, most, what in ((rows, _MOST_ROWS, "images"), (classes, _MOST_CLASSES, "classes")):
+        if count > most:
+            raise FeaturesFileError(f"{path.name} has {count:,} {what}; at most {most:,} are read.")
+    size = sum(_bytes_in_memory(header) for header in headers.values())
+    size += rows * _ROW_BYTES + classes * _CLASS_BYTES
+    if "logits" not in headers:
+        size += 4 * rows * classes
     if size > limit:
         raise FeaturesFileError(f"{path.name} needs {size:,} bytes in memory; at most {limit:,} are read.")
-    if size > _RATIO_FREE and size > _RATIO_LIMIT * packed:
+    if size > _RATIO_FREE and size > _RATIO_LIMIT * path.stat().st_size:
         raise FeaturesFileError(
-            f"{path.name} unpacks to {size:,} bytes, over {_RATIO_LIMIT} times its own size. "
+            f"{path.name} needs {size:,} bytes in memory, over {_RATIO_LIMIT} times its own size. "
             "Save it with numpy.savez, which does not compress."
         )
+
+
+def _bytes_in_memory(header: ArrayHeader) -> int:
+    """Return what an array takes with the copies that are made of it until it is float32, int64 or text."""
+    kind, count = _type(header.dtype), math.prod(header.shape)
+    size = header.size * (2 if header.fortran or header.dtype[0] == ">" else 1)
+    if kind in ("U", "S"):
+        return 3 * header.size
+    if kind == "U8" and len(header.shape) == 1:
+        return 10 * count  # labels as int64 too; or text, twice as bytes, twice with up to four for each
+    if kind in _TYPES["floating"]:
+        return size + (0 if kind in ("F32", "f4") else 4 * count)
+    return size + (0 if kind in ("I64", "i8") else 8 * count)
+
+
+def _classes(headers: Mapping[str, ArrayHeader]) -> int:
+    return headers["logits"].shape[1] if "logits" in headers else headers["head_weight"].shape[0]
 
 
 def _listed(headers: Mapping[str, ArrayHeader]) -> str:
@@ -266,13 +307,20 @@ def _check_shapes(
 
 
 def _check_finite(file_name: str, name: str, values: Tensor) -> None:
-    rows = (~values.reshape(len(values), -1).isfinite().all(dim=1)).nonzero().flatten().tolist()
+    rows = _nonfinite_rows(values.reshape(len(values), -1))
     if rows:
         first = ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", …" if len(rows) > _SHOWN_ROWS else "")
         raise FeaturesFileError(
             f"{file_name}: {name} {tuple(values.shape)} has NaN or infinite values in {len(rows)} rows "
             f"(row {first}), expected finite float32 numbers. Leave these rows out."
         )
+
+
+def _nonfinite_rows(values: Tensor) -> list[int]:
+    step = max(1, _FINITE_BLOCK // max(1, values.shape[1]))
+    blocks = (values[start : start + step] for start in range(0, len(values), step))
+    finite = [block.isfinite().all(dim=1) for block in blocks]
+    return (~torch.cat(finite)).nonzero().flatten().tolist()
 
 
 def _check_labels(file_name: str, labels: Tensor, classes: int) -> None:

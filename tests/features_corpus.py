@@ -16,6 +16,8 @@ import numpy as np
 from numpy.lib import format as npy
 from safetensors.numpy import save as safetensors_bytes
 
+from tests.checkpoint_corpus import write_many_members
+
 __all__ = ["FeaturesCase", "arrays", "damaged", "features_files", "npz_bytes"]
 
 OK, EITHER = "ok", ""
@@ -232,6 +234,20 @@ def bombs() -> Iterator[FeaturesCase]:
     """Yield small files that would take much time or memory."""
     zeros = {"features": np.zeros((20_000, 4_000), np.float32), "logits": np.zeros((20_000, 2), np.float32)}
     yield _bytes("bomb-320-megabytes", npz_bytes(zeros, np.savez_compressed), "over 100 times its own size")
+    for millions, expected in (
+        (1, "over 100 times its own size"),
+        (16, "16,000,000 images; at most 1,500,000"),
+    ):
+        narrow = np.ones((millions * 10**6, 1), np.float16)
+        rows = npz_bytes({"features": narrow, "logits": narrow}, np.savez_compressed)
+        yield _bytes(f"bomb-{millions}-million-rows", rows, expected)
+    many = np.ones((1_000_000, 2), np.float16)
+    yield _bytes("a-million-rows", npz_bytes({"features": many, "logits": many}), OK)
+    broad = {"features": np.ones((1, 1), np.float16), "logits": np.zeros((1, 30_000_000), np.float16)}
+    yield _bytes("bomb-30-million-classes", npz_bytes(broad, np.savez_compressed), "30,000,000 classes")
+    narrow = np.ones((1_000_000, 1), np.float16)
+    head = npz_bytes({"features": narrow, "head_weight": narrow}, np.savez_compressed)
+    yield _bytes("bomb-head", head, "bytes in memory; at most|over 100 times")
     wide = arrays() | {"paths": np.full(6, "x" * 3_000_000)}
     yield _bytes(
         "bomb-long-paths", npz_bytes(wide, np.savez_compressed), "paths .* bytes for each of 6 images"
@@ -240,11 +256,12 @@ def bombs() -> Iterator[FeaturesCase]:
     yield _bytes("bomb-long-bytes", npz_bytes(wide), "paths .* bytes for each of 6 images")
     lines = np.full(40_000_000, 10, np.uint8)
     yield _bytes("bomb-newlines", _safe(arrays() | {"paths": lines}), "paths .* bytes for each of 6 images")
-    yield FeaturesCase("bomb-300,000-members", _many_members, "too many")
+    yield FeaturesCase("bomb-300,000-members", write_many_members, "too many")
     names = {f"n{n}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for n in range(200_000)}
     header = json.dumps(names).encode()
     yield _bytes("bomb-200,000-tensors", _raw_safetensors(header, b""), "and 199990 more; expected features")
-    yield FeaturesCase("bomb-sparse", _sparse, "bytes in memory; at most|cannot be read")
+    yield FeaturesCase("bomb-sparse", _sparse, "1,000,000,000 images; at most")
+    yield FeaturesCase("bomb-sparse-wide", _sparse_and_wide, "bytes in memory; at most")
 
 
 def strangers() -> Iterator[FeaturesCase]:
@@ -364,17 +381,20 @@ def _raw_safetensors(header: bytes, data: bytes = bytes(16)) -> bytes:
     return struct.pack("<Q", len(header)) + header + data
 
 
-def _many_members(path: Path) -> None:
-    from tests.checkpoint_corpus import write_many_members
-
-    write_many_members(path)
+def _sparse_and_wide(path: Path) -> None:
+    _sparse(path, rows=10**6)
 
 
-def _sparse(path: Path) -> None:
+def _sparse(path: Path, rows: int = 10**9) -> None:
+    width = 10**10 // rows
     header = json.dumps(
         {
-            "features": {"dtype": "F32", "shape": [10**9, 10], "data_offsets": [0, 4 * 10**10]},
-            "logits": {"dtype": "F32", "shape": [10**9, 1], "data_offsets": [4 * 10**10, 44 * 10**9]},
+            "features": {"dtype": "F32", "shape": [rows, width], "data_offsets": [0, 4 * 10**10]},
+            "logits": {
+                "dtype": "F32",
+                "shape": [rows, 10**9 // rows],
+                "data_offsets": [4 * 10**10, 44 * 10**9],
+            },
         }
     ).encode()
     with path.open("wb") as file:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import struct
+import time
 import tracemalloc
 import zipfile
 
@@ -224,7 +225,58 @@ def test_a_file_over_the_limit_is_refused_before_it_is_read(save, arrays, monkey
     path = save(arrays)
     monkeypatch.setattr(features_files, "read_npz", pytest.fail)
     monkeypatch.setattr(features_files, "read_safetensors", pytest.fail)
-    _refused(path, "needs 216 bytes in memory; at most 215 are read", limit=215)
+    needed = 216 + 6 * features_files._ROW_BYTES + 3 * features_files._CLASS_BYTES
+    _refused(path, f"needs {needed:,} bytes in memory; at most {needed - 1:,} are read", limit=needed - 1)
+
+
+def test_what_just_fits_is_read(save, arrays):
+    needed = 216 + 6 * features_files._ROW_BYTES + 3 * features_files._CLASS_BYTES
+    assert len(features_files.load(save(arrays), limit=needed)) == 6
+
+
+@pytest.mark.parametrize(
+    ("changed", "more"),
+    [
+        ({"features": np.zeros((6, 4), np.float16)}, -48 + 96),
+        ({"features": np.zeros((6, 4), np.float64)}, 96 + 96),
+        ({"features": np.zeros((6, 4), ">f4")}, 96),
+        ({"features": np.asfortranarray(np.zeros((6, 4), np.float32))}, 96),
+        ({"labels": np.zeros(6, np.int32)}, -24 + 48),
+        ({"labels": np.zeros(6, np.uint8)}, -42 + 48),
+        ({"paths": np.array(["ab"] * 6)}, 3 * 48),
+    ],
+)
+def test_copies_are_counted_before_they_are_made(tmp_path, arrays, changed, more):
+    np.savez(tmp_path / "own.npz", **arrays | changed)
+    needed = 216 + 6 * features_files._ROW_BYTES + 3 * features_files._CLASS_BYTES + more
+    assert len(features_files.load(tmp_path / "own.npz", limit=needed)) == 6
+    _refused(tmp_path / "own.npz", f"needs {needed:,} bytes", limit=needed - 1)
+
+
+def test_logits_that_a_head_would_give_are_counted_before_they_are_made(tmp_path):
+    many = np.zeros((50_000, 1), np.float32)
+    np.savez(tmp_path / "own.npz", features=many, head_weight=many)
+    _refused(tmp_path / "own.npz", r"needs 10,03\d,\d+,\d+ bytes in memory", limit=10**10)
+
+
+@pytest.mark.parametrize(("rows", "classes", "what"), [(9, 2, "9 images"), (2, 8, "8 classes")])
+def test_more_rows_or_classes_than_are_read_are_refused_before_they_are_read(
+    save, monkeypatch, rows, classes, what
+):
+    monkeypatch.setattr(features_files, "_MOST_ROWS", 8)
+    monkeypatch.setattr(features_files, "_MOST_CLASSES", 7)
+    monkeypatch.setattr(features_files, "read_npz", pytest.fail)
+    monkeypatch.setattr(features_files, "read_safetensors", pytest.fail)
+    path = save(
+        {"features": np.zeros((rows, 3), np.float32), "logits": np.zeros((rows, classes), np.float32)}
+    )
+    _refused(path, f"own.data has {what}; at most")
+
+
+def test_rows_that_are_not_finite_are_found_in_every_block(save, arrays, monkeypatch):
+    monkeypatch.setattr(features_files, "_FINITE_BLOCK", 9)
+    arrays["features"][[0, 3, 5], 1] = np.nan
+    _refused(save(arrays), r"in 3 rows \(row 0, 3, 5\)")
 
 
 def test_a_zip_bomb_is_refused(tmp_path):
@@ -301,6 +353,16 @@ def test_whatever_is_done_to_a_file_gives_an_answer_or_the_right_kind_of_error(t
     with contextlib.suppress(FeaturesFileError):
         own = features_files.load(path)
         assert own.features.shape[0] == own.logits.shape[0]
+
+
+def test_as_many_rows_as_imagenet_has_become_features_in_little_time(tmp_path):
+    many = np.ones((1_281_167, 2), np.float16)
+    np.savez(tmp_path / "own.npz", features=many, logits=many)
+    began = time.process_time()
+    features = features_files.load(tmp_path / "own.npz").as_features()
+    assert time.process_time() - began < 5
+    assert len(set(features.ids)) == len(many)
+    assert {len(each) for each in features.ids[::100_000]} == {64}
 
 
 def test_as_features_they_have_ids_of_their_own_and_a_model_by_width(save, arrays):
