@@ -71,8 +71,8 @@ def _mend_indexes(database: Database) -> None:
 
 
 def _is_sound(row: Row) -> bool:
-    checksum, *values = row
-    return all(isinstance(value, str) for value in values) and checksum == row_checksum(*values)
+    values = row[1:]
+    return {*map(type, values)} == {str} and row[0] == row_checksum(*values)
 
 
 def _damaged(connection: sqlite3.Connection, table: str) -> list[Row]:

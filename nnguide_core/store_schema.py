@@ -215,11 +215,8 @@ def make_empty(path: Path) -> None:
 
 def row_checksum(*values: str | bytes) -> int:
     """Return the CRC-32 of a row's values, each delimited; what every connection knows by the same name."""
-    checksum = 0
-    for value in values:
-        raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-        checksum = zlib.crc32(len(raw).to_bytes(8, "big") + raw, checksum)
-    return checksum
+    raw = [value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value for value in values]
+    return zlib.crc32(b"\0".join(raw))
 
 
 def damage(path: Path, tables: Sequence[str]) -> str | None:
