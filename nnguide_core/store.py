@@ -8,6 +8,7 @@ aside with a note and counts as absent: it is computed again, never silently use
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from torch import Tensor
 
 from nnguide_core.errors import StoreError
 from nnguide_core.locks import is_locked, locked
+from nnguide_core.outcomes import Outcome
 from nnguide_core.progress import Cancelled
 from nnguide_core.records import Dataset, Features, Role, Verdict, fingerprint
 from nnguide_core.settings import workspace_home
 from nnguide_core.store_checks import mend, sound
-from nnguide_core.store_cleaning import clean_up, usage
+from nnguide_core.store_cleaning import clean_up, knows_all, usage
 from nnguide_core.store_packing import pack_dataset, pack_features, unpack_dataset, unpack_features
 from nnguide_core.store_recovery import back_up_daily, prepare
 from nnguide_core.store_rows import Rows
@@ -205,14 +207,31 @@ class Workspace(Rows):
         """Return the bytes that each kind of memory takes."""
         return usage(self.root)
 
+    def knows_all(self) -> bool:
+        """Return whether what no dataset or run names is really needed by none: no row can be missing."""
+        return knows_all(self.root, self._database)
+
     def clean_up(self, min_age: float = _DAY) -> int:
         """Delete what no dataset or run needs, older than min_age seconds; return the bytes given back."""
         return clean_up(self.root, self._database, self._tensors, min_age)
+
+    def clean_up_in_background(self) -> threading.Thread:
+        """Clean up in a thread of its own, which is returned; how that went is a line in the log."""
+        thread = threading.Thread(target=self._clean_up_and_log, name="clean up", daemon=True)
+        thread.start()
+        return thread
 
     def close(self) -> None:
         """Close the open files; the next use opens them again."""
         super().close()
         self.thumbnails.close()
+
+    def _clean_up_and_log(self) -> None:
+        with Outcome() as cleaning, self.lock("clean up"):
+            if freed := self.clean_up():
+                _LOG.info("cleaned up: %d bytes given back", freed)
+        if cleaning.error is not None:
+            _LOG.warning("not cleaned up: %r", cleaning.error)
 
     def _lock_path(self, name: str) -> Path:
         return self.root / "locks" / f"{fingerprint(name)}.lock"

@@ -9,9 +9,9 @@ from pathlib import Path
 from nnguide_core.files import remove_parts
 from nnguide_core.store_packing import unpack_dataset
 from nnguide_core.store_schema import Database
-from nnguide_core.store_tensors import TensorFiles
+from nnguide_core.store_tensors import TensorFiles, list_set_aside
 
-__all__ = ["clean_up", "usage"]
+__all__ = ["clean_up", "knows_all", "usage"]
 
 _DAY = 24 * 3600.0
 _ASIDE_SECONDS = 30 * _DAY  # how long a file that was set aside is kept
@@ -31,6 +31,10 @@ def usage(root: Path) -> dict[str, int]:
 def clean_up(root: Path, database: Database, tensors: TensorFiles, min_age: float) -> int:
     """Delete what no dataset or run needs, and what killed writers left; return the bytes given back.
 
+    Where rows may be missing, nothing is deleted for being unknown: where there are none at all, and for as
+    long as a database or rows of it are kept among what was set aside. Uploads of sessions that are still
+    counted are left to their own goodbye.
+
     Args:
         root: the workspace's folder.
         database: its rows, which say what is needed.
@@ -41,12 +45,22 @@ def clean_up(root: Path, database: Database, tensors: TensorFiles, min_age: floa
     tensors.remove_parts()
     for folder in (root / "blobs", *(root / "blobs").glob("*/")):
         remove_parts(folder)
-    unneeded = [*_tensors(database, tensors), *_shards(database, root), *_blobs(database, tensors, root)]
+    unneeded = _unneeded(root, database, tensors) if knows_all(root, database) else []
     freed = sum(_delete(path) for path in unneeded if _changed(path) < before)
     aside = (path for path in (root / "set-aside").iterdir() if _changed(path) < time.time() - _ASIDE_SECONDS)
     with database.write() as connection:
         connection.execute("DELETE FROM uploads WHERE latest < ?", (time.time() - _UPLOAD_SECONDS,))
     return freed + sum(_delete(path) for path in aside)
+
+
+def knows_all(root: Path, database: Database) -> bool:
+    """Return whether no row can be missing: some dataset or run is known, and none was set aside lately."""
+    lost = any(database.path.name in aside.was for aside in list_set_aside(root / "set-aside"))
+    return bool(_known(database)) and not lost
+
+
+def _unneeded(root: Path, database: Database, tensors: TensorFiles) -> list[Path]:
+    return [*_tensors(database, tensors), *_shards(database, root), *_blobs(database, tensors, root)]
 
 
 def _tensors(database: Database, tensors: TensorFiles) -> Iterator[Path]:
@@ -64,9 +78,10 @@ def _shards(database: Database, root: Path) -> Iterator[Path]:
 
 
 def _blobs(database: Database, tensors: TensorFiles, root: Path) -> Iterator[Path]:
-    used = set(_used_blobs(database, tensors, root / "blobs"))
-    for path in (root / "blobs").rglob("*"):
-        if path.is_file() and path not in used:
+    blobs, used = root / "blobs", set(_used_blobs(database, tensors, root / "blobs"))
+    sessions = _column(database, "SELECT session FROM uploads")
+    for path in blobs.rglob("*"):
+        if path.is_file() and path not in used and path.relative_to(blobs).parts[0] not in sessions:
             yield path
 
 

@@ -1,6 +1,9 @@
 """Cleaning up: what is needed stays, what is young stays, the rest goes."""
 
+import logging
 import os
+import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -75,6 +78,7 @@ def test_what_datasets_and_runs_need_stays_and_the_rest_goes(workspace):
 
 
 def test_what_is_young_stays_since_what_needs_it_may_come_later(workspace):
+    workspace.save_dataset(dataset("known"))
     workspace.save_features(features(dataset("new")))
     (workspace.blobs / fingerprint("upload")).write_bytes(b"new")
     shard = workspace.shards_folder("m", dataset("new").fingerprint) / "0.safetensors"
@@ -171,3 +175,105 @@ def test_usage_counts_the_bytes_of_every_kind(workspace):
     assert usage["shards"] == 0
     whole = sum(path.stat().st_size for path in workspace.root.rglob("*") if path.is_file())
     assert sum(usage.values()) == whole
+
+
+def full_workspace(root):
+    workspace = Workspace(root)
+    pets = dataset("pets")
+    workspace.save_dataset(pets)
+    workspace.save_features(features(pets))
+    (workspace.blobs / "ab").mkdir()
+    (workspace.blobs / "ab" / fingerprint("upload")).write_bytes(b"12345")
+    workspace.shards_folder("m", dataset("others").fingerprint).joinpath("0.safetensors").write_bytes(b"12")
+    return workspace
+
+
+def files_of(workspace):
+    folders = (workspace.root / name for name in ("tensors", "blobs", "shards"))
+    return {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["restored", "begun anew"])
+def test_nothing_goes_for_being_unknown_while_rows_may_be_missing(tmp_path, copied):
+    workspace = full_workspace(tmp_path / "w")
+    workspace.close()
+    (workspace.root / "workspace.sqlite").write_bytes(b"garbage" * 2000)
+    if not copied:
+        (workspace.root / "workspace.backup").unlink()
+    again = Workspace(workspace.root)
+    before = files_of(again)
+    again.save_dataset(dataset("new"))
+    assert (workspace.knows_all(), again.knows_all()) == (False, False)
+    age(workspace.root, 20 * DAY)
+    again.clean_up()
+    assert files_of(again) >= before
+    age(workspace.root, 31 * DAY)
+    again.clean_up()
+    again.clean_up()
+    assert files_of(again) == {next((again.root / "tensors" / "datasets").iterdir())}
+
+
+def test_nothing_goes_for_being_unknown_where_nothing_is_known(tmp_path):
+    workspace = full_workspace(tmp_path / "w")
+    workspace.remove_dataset(workspace.datasets()[0])
+    age(workspace.root, 400 * DAY)
+    before = files_of(workspace)
+    assert workspace.clean_up() == 0
+    assert files_of(workspace) == before
+
+
+def test_uploads_of_a_session_that_is_still_counted_stay(tmp_path):
+    workspace = full_workspace(tmp_path / "w")
+    assert workspace.knows_all()
+    workspace.claim_upload("ab", 5)
+    age(workspace.root, 10 * DAY)
+    workspace.clean_up()
+    upload = workspace.blobs / "ab" / fingerprint("upload")
+    assert upload.exists()
+    workspace.forget_session("ab")
+    workspace.clean_up()
+    assert not upload.exists()
+
+
+def test_an_old_file_that_was_set_aside_today_stays_for_thirty_days(workspace):
+    key = fingerprint("key")
+    workspace.save("banks", key, {}, {})
+    age(workspace.root, 100 * DAY)
+    workspace.set_aside("banks", key, "damaged")
+    workspace.clean_up()
+    (aside,) = workspace.all_set_aside()
+    assert aside.path.exists()
+
+
+def test_cleaning_in_the_background_says_what_it_did_and_disturbs_nobody(tmp_path, caplog):
+    workspace = full_workspace(tmp_path / "w")
+    age(workspace.root, 10 * DAY)
+    with caplog.at_level(logging.INFO):
+        workspace.clean_up_in_background().join(60)
+    assert "cleaned up: 7 bytes given back" in caplog.text
+    shutil.rmtree(workspace.root)
+    workspace.clean_up_in_background().join(60)
+    assert "not cleaned up: " in caplog.text
+    assert not workspace.root.exists()
+
+
+def test_writers_at_work_lose_nothing_to_a_cleaning_beside_them(tmp_path):
+    workspace = full_workspace(tmp_path / "w")
+    stop = threading.Event()
+
+    def clean() -> None:
+        while not stop.is_set():
+            workspace.clean_up()
+
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    try:
+        for number in range(10):
+            mine = dataset(f"set {number}")
+            workspace.save_features(features(mine))
+            workspace.save_dataset(mine)
+            assert workspace.dataset(mine.fingerprint) == mine
+            assert workspace.load_features("m", mine.fingerprint) is not None
+    finally:
+        stop.set()
+        cleaner.join()

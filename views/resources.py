@@ -264,5 +264,6 @@ def _opened(home: Path) -> _OfServer:
     workspace = Workspace(home)
     log_to_file(workspace.root)
     release_stale(workspace)
+    workspace.clean_up_in_background()
     cap_uploads()
     return _OfServer(workspace, Jobs(workspace), Farewells())
