@@ -4,7 +4,6 @@ Source: Park et al., Nearest Neighbor Guidance for OOD Detection, ICCV 2023, arX
 and errors are those of pytorch_ood.detector.NNGuide, so that its users change one import.
 """
 
-import operator
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,6 @@ from torch import Tensor
 from nnguide_core import cautions, detector_file
 from nnguide_core.bank import EnergySource, FeatureBank, build_bank, clip
 from nnguide_core.errors import (
-    BankMismatchError,
     ModelNotSetException,
     NNGuideWarning,
     RequiresFittingException,
@@ -26,6 +24,7 @@ from nnguide_core.errors import (
 from nnguide_core.networks import Network, device_of, move, plain_linear
 from nnguide_core.scoring import Neighbors, unit_features
 from nnguide_core.search import topk_inner_product
+from nnguide_core.search.rows import as_whole, checked_k, checked_places, checked_queries, whole_k
 from nnguide_core.settings import DEFAULT_K, BankSettings, Scoring
 
 __all__ = ["NNGuide"]
@@ -83,7 +82,9 @@ class NNGuide:
         self.encoder = encoder
         self.head = head
         self.k = k
-        self.settings = BankSettings(fraction, seed, balanced, react_percentile, scoring, energy_offset)
+        if (whole := as_whole(seed)) is None:
+            raise ValueError(f"The bank's seed must be a whole number, got {seed!r}.")
+        self.settings = BankSettings(fraction, whole, balanced, react_percentile, scoring, energy_offset)
         self.bank: FeatureBank | None = None
         self.provenance: dict[str, Any] = {}
         self._device: torch.device | None = None
@@ -158,7 +159,7 @@ class NNGuide:
             labels=labels,
             ids=ids,
             settings=self.settings,
-            k=_whole(self.k, len(z)),
+            k=whole_k(self.k, len(z)),
             batch_size=batch_size,
             device=place,
         )
@@ -227,8 +228,11 @@ class NNGuide:
             ValueError: a wrong shape, or fewer than k bank rows.
         """
         bank = self._fitted()
-        k = _neighbours_of(bank, self.k if k is None else k)
-        _check_queries(z, bank, exclude, batch_size)
+        k = checked_k(self.k if k is None else k, bank.size)
+        z = checked_queries(z, bank.width)
+        exclude = None if exclude is None else checked_places(exclude, len(z), bank.size)
+        if batch_size < 1:
+            raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
         source = EnergySource(bank.settings, self.head, logits, energies)
         source.check(len(z))
         move(self.head, bank.rows.device)
@@ -272,7 +276,7 @@ class NNGuide:
             ValueError: k is no whole number from 1 to the size of the bank, or provenance is not JSON-able.
         """
         bank = self._fitted()
-        k = _neighbours_of(bank, self.k)
+        k = checked_k(self.k, bank.size)
         about = self.provenance if provenance is None else provenance
         saved = detector_file.SavedDetector(bank, k, plain_linear(self.head), about)
         detector_file.write(Path(path), saved)
@@ -320,7 +324,7 @@ def _judge(
         similarities=found.values.masked_fill(undefined, torch.nan),
         cosines=cosines.masked_fill(undefined, torch.nan),
         energy=energy.masked_fill(undefined[:, 0], torch.nan),
-        zero_norm=(features == 0).all(dim=1),
+        zero_norm=(clipped == 0).all(dim=1),
     )
 
 
@@ -341,34 +345,6 @@ def _encode(
     if not features:
         raise ValueError("The loader has no ID image: it is empty, or every label is below 0.")
     return torch.cat(features), torch.cat(labels) if labels else None
-
-
-def _whole(k: Any, count: int) -> int:
-    if isinstance(k, bool) or not hasattr(k, "__index__") or operator.index(k) < 1:
-        raise ValueError(f"k must be a whole number from 1 to the {count} bank images, got {k!r}.")
-    return operator.index(k)
-
-
-def _neighbours_of(bank: FeatureBank, k: int) -> int:
-    if (k := _whole(k, bank.size)) > bank.size:
-        raise ValueError(f"k = {k} needs at least {k} bank images, but the bank has {bank.size}. Lower k.")
-    return k
-
-
-def _check_queries(z: Tensor, bank: FeatureBank, exclude: Tensor | None, batch_size: int) -> None:
-    if z.ndim != 2:
-        raise ValueError(f"The queries must be (queries, features), got {tuple(z.shape)}.")
-    if z.shape[1] != bank.width:
-        raise BankMismatchError(
-            f"The queries have {z.shape[1]} features but the bank has {bank.width}. "
-            "Rebuild the bank with the model that produced the queries."
-        )
-    if exclude is not None and (exclude.ndim not in (1, 2) or (exclude.ndim == 2 and len(exclude) != len(z))):
-        raise ValueError(
-            f"exclude must be (rows,) for all queries or ({len(z)}, rows), got {tuple(exclude.shape)}."
-        )
-    if batch_size < 1:
-        raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
 
 
 def _of(exclude: Tensor | None, rows: Tensor) -> Tensor | None:

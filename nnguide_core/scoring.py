@@ -26,7 +26,7 @@ class Neighbors:
     similarities: Tensor  # (Q, k) float32, guided similarity
     cosines: Tensor  # (Q, k) float32 in [-1, 1]; 0 where the bank row is zero and has no direction
     energy: Tensor  # (Q,) float32, offset included
-    zero_norm: Tensor  # (Q,) bool, the query's features are all zero
+    zero_norm: Tensor  # (Q,) bool, the query's features, clipped with ReAct, are all zero
 
     @property
     def k(self) -> int:

@@ -431,6 +431,9 @@ def test_the_bank_settings_reach_the_bank() -> None:
         ({"fraction": 0.0}, r"in \(0, 1\], got 0.0"),
         ({"react_percentile": 101.0}, r"in \(0, 100\], got 101.0"),
         ({"seed": -1}, "got -1"),
+        ({"seed": "a"}, "seed must be a whole number, got 'a'"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"seed": None}, "seed must be a whole number, got None"),
         ({"energy_offset": float("nan")}, "finite number, got nan"),
     ],
 )
@@ -505,8 +508,29 @@ def test_a_bank_image_can_be_scored_without_its_own_row(batch_size: int) -> None
 
 @pytest.mark.parametrize("shape", [(8, 1), (10, 1), (1, 9, 1), ()])
 def test_exclude_of_a_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"exclude must be \(rows,\) for all queries or \(9, rows\), got"):
+    with pytest.raises(ValueError, match=r"exclude must be \(rows,\) or \(9, rows\) for 9 queries, got"):
         fitted().predict_features(normal(9), exclude=torch.zeros(shape, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("exclude", "message"),
+    [
+        (["a"], "exclude must hold bank rows as integers"),
+        ([0.5], "exclude must hold bank rows as integers, got torch.float32"),
+        ([[0], [1, 2]], "exclude must hold bank rows as integers"),
+        (object(), "exclude must hold bank rows as integers"),
+        ([60], "rows from 0 to 59 of a bank of 60, got 60 to 60"),
+    ],
+)
+def test_what_cannot_be_excluded_is_refused(exclude: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fitted().predict_features(normal(2), exclude=exclude)
+
+
+def test_a_list_of_rows_is_excluded_like_a_tensor() -> None:
+    rows: Any = [5, 17, 40]
+    expected = fitted().predict_features(normal(9, seed=1), exclude=torch.tensor(rows))
+    assert torch.equal(fitted().predict_features(normal(9, seed=1), exclude=rows), expected)
 
 
 def test_excluding_all_but_fewer_than_k_is_refused() -> None:
@@ -519,7 +543,7 @@ def test_excluding_all_but_fewer_than_k_is_refused() -> None:
 
 @pytest.mark.parametrize("k", [0, -3, 2.0, 1.5, "3", None, True])
 def test_a_k_that_is_no_whole_number_from_1_is_refused_at_fit_with_both_numbers(k: Any) -> None:
-    with pytest.raises(ValueError, match=r"from 1 to the 20 bank images, got"):
+    with pytest.raises(ValueError, match=r"from 1 to the 20 bank rows, got"):
         NNGuide(None, linear(), k).fit_features(normal(20))
 
 
@@ -531,13 +555,34 @@ def test_a_k_above_the_known_images_is_refused_at_fit_with_both_numbers() -> Non
 def test_a_k_above_the_bank_is_refused_after_fitting_with_both_numbers() -> None:
     detector = fitted(count=20)
     detector.k = 21
-    with pytest.raises(ValueError, match="k = 21 needs at least 21 bank images, but the bank has 20"):
+    with pytest.raises(ValueError, match="k must be a whole number from 1 to the 20 bank rows, got 21"):
         detector.predict_features(normal(1))
 
 
 def test_a_k_of_numpys_integers_is_a_whole_number() -> None:
     k: Any = np.int64(4)
     assert NNGuide(None, linear(), k).fit_features(normal(9)).neighbors_features(normal(1)).k == 4
+
+
+def test_a_seed_of_numpys_integers_draws_and_is_saved_like_a_number(tmp_path: Path) -> None:
+    seed: Any = np.int64(4)
+    detector = fitted(fraction=0.5, seed=seed)
+    detector.save(tmp_path / "detector.safetensors")
+    assert NNGuide.load(tmp_path / "detector.safetensors").settings.seed == 4
+    assert repr(detector.settings.seed) == "4"
+
+
+def test_a_query_that_the_clip_leaves_nothing_of_is_reported() -> None:
+    z = torch.zeros(40, WIDTH)
+    z[:, 0] = torch.arange(40.0)
+    with pytest.warns(NNGuideWarning, match="40 of 40 bank rows are all zero"):
+        detector = NNGuide(None, linear(), 5, react_percentile=50.0).fit_features(z)
+    queries = normal(3).abs()
+    queries[1, 3] = -1.0
+    with pytest.warns(NNGuideWarning, match=r"2 of 3 queries \(rows 0, 2\) have features that are all zero"):
+        found = detector.neighbors_features(queries)
+    assert found.zero_norm.tolist() == [True, False, True]
+    assert found.score[found.zero_norm].tolist() == [0.0, 0.0]
 
 
 def test_a_zero_norm_query_has_guidance_0_and_score_0_and_is_flagged() -> None:
@@ -627,7 +672,9 @@ def test_queries_of_another_width_are_refused_with_both_numbers() -> None:
 
 
 def test_queries_that_are_no_matrix_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be \(queries, features\), got \(24,\)"):
+    with pytest.raises(
+        ValueError, match=r"must be real and \(queries, features\), got torch.float32 \(24,\)"
+    ):
         fitted().predict_features(torch.ones(WIDTH))
 
 

@@ -118,9 +118,7 @@ def test_a_head_that_computes_more_than_its_weights_say_is_asked_for_again(path:
 def test_a_k_that_could_not_be_read_is_not_written(saved: Path, k: Any) -> None:
     detector = NNGuide.load(saved)
     detector.k = k
-    with pytest.raises(
-        ValueError, match=r"k = 21 needs at least 21|k must be a whole number from 1 to the 20"
-    ):
+    with pytest.raises(ValueError, match="k must be a whole number from 1 to the 20 bank rows"):
         detector.save(saved)
     assert NNGuide.load(saved).k == 3
 

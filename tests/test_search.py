@@ -455,12 +455,13 @@ def test_rows_without_features_all_tie():
 @pytest.mark.parametrize(
     ("k", "message"),
     [
-        (0, "k must be at least 1, got 0"),
-        (-3, "k must be at least 1, got -3"),
-        (2.0, "k must be a whole number, got 2.0"),
-        (True, "k must be a whole number, got True"),
-        (None, "k must be a whole number, got None"),
-        (11, "k is 11 but only 10 of 10 bank rows can be searched"),
+        (0, "k must be a whole number from 1 to the 10 bank rows, got 0"),
+        (-3, "k must be a whole number from 1 to the 10 bank rows, got -3"),
+        (2.0, "k must be a whole number from 1 to the 10 bank rows, got 2.0"),
+        (True, "k must be a whole number from 1 to the 10 bank rows, got True"),
+        (torch.arange(3), "k must be a whole number from 1 to the 10 bank rows, got tensor"),
+        (None, "k must be a whole number from 1 to the 10 bank rows, got None"),
+        (11, "k must be a whole number from 1 to the 10 bank rows, got 11"),
     ],
 )
 def test_a_k_that_cannot_be_is_refused(k, message):
@@ -485,6 +486,9 @@ def test_any_whole_number_will_do_for_k():
         (torch.tensor(1), r"got \(\)"),
         (torch.tensor([1.0]), "integers, got torch.float32"),
         (torch.ones(10, dtype=torch.bool), "integers, got torch.bool"),
+        (["a"], "exclude must hold bank rows as integers: "),
+        ([[1], [2, 3]], "exclude must hold bank rows as integers: "),
+        ([10], "rows from 0 to 9 of a bank of 10, got 10 to 10"),
     ],
 )
 def test_an_exclusion_that_cannot_be_is_refused(exclude, message):

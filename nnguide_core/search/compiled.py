@@ -1,7 +1,7 @@
 """The search on a processor with compiled kernels: tiles of products, scanned while they are in the cache."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import ldexp
 
@@ -82,7 +82,7 @@ def find(problem: Problem, segments: Iterable[Segment], dtype: torch.dtype) -> t
     count = len(problem.queries)
     step = min(max(-(-count // thread_count()), _TILE_QUERIES[0]), _TILE_QUERIES[1])
     step = max(1, min(step, problem.budget // 4 // thread_count() // _held_per_query(problem.k)))
-    parts = [_part(problem, slice(first, first + step)) for first in range(0, count, step)]
+    parts = [problem.subset(slice(first, first + step)) for first in range(0, count, step)]
     queries = run_all([partial(_encode_queries, part, dtype) for part in parts])
     for segment in segments:
         tally = _Tally()
@@ -172,15 +172,6 @@ def _columns(places: NDArray[np.int64], lengths: NDArray[np.float64], accumulati
     norm = np.maximum(norm, _FLOOR) * (1 + ALLOWANCE)
     residual = residual * (1 + ALLOWANCE) + norm * (ALLOWANCE + accumulation)
     return Columns(places, scale.astype(np.float32), norm.astype(np.float32), residual.astype(np.float32))
-
-
-def _part(problem: Problem, part: slice) -> Problem:
-    return replace(
-        problem,
-        queries=problem.queries[part],
-        magnitudes=problem.magnitudes[part],
-        excluded=problem.excluded.rows(part),
-    )
 
 
 def _encode_queries(problem: Problem, dtype: torch.dtype) -> _Queries:

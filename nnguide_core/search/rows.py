@@ -12,7 +12,16 @@ from torch import Tensor
 
 from nnguide_core.errors import BankMismatchError
 
-__all__ = ["BankRows", "Excluded", "Problem", "checked_k", "checked_queries"]
+__all__ = [
+    "BankRows",
+    "Excluded",
+    "Problem",
+    "as_whole",
+    "checked_k",
+    "checked_places",
+    "checked_queries",
+    "whole_k",
+]
 
 _COUNTING_BYTES = 2**26  # of rows looked at together when bad rows are counted
 
@@ -101,9 +110,8 @@ class Excluded:
         """
         none, nowhere = torch.zeros(0, dtype=torch.bool), torch.zeros(queries, 0, dtype=torch.int64)
         if exclude is None:
-            _refuse_few(size, size, k)
             return cls(none, nowhere)
-        exclude = _checked_places(torch.as_tensor(exclude), queries, size)
+        exclude = checked_places(exclude, queries, size)
         if exclude.ndim == 1:
             everywhere = torch.zeros(size, dtype=torch.bool)
             everywhere[exclude] = True
@@ -134,45 +142,71 @@ class Problem:
     excluded: Excluded
     budget: int  # bytes
 
-    def subset(self, chosen: Tensor) -> "Problem":
-        """Return the same search for some of the queries, given by distinct ascending indices."""
-        if len(chosen) == len(self.queries):
+    def subset(self, chosen: Tensor | slice) -> "Problem":
+        """Return the same search for some of the queries, given by distinct ascending indices or a slice."""
+        if isinstance(chosen, Tensor) and len(chosen) == len(self.queries):
             return self
         return replace(
             self,
             queries=self.queries[chosen],
             magnitudes=self.magnitudes[chosen],
-            excluded=self.excluded.rows(chosen.cpu()),
+            excluded=self.excluded.rows(chosen.cpu() if isinstance(chosen, Tensor) else chosen),
         )
 
 
-def checked_k(k: SupportsIndex) -> int:
-    """Return k as an int; ValueError where it is no whole number or is less than one."""
-    if isinstance(k, bool | np.bool_) or not hasattr(k, "__index__"):
-        raise ValueError(f"k must be a whole number, got {k!r}.")
-    number = operator.index(k)
-    if number < 1:
-        raise ValueError(f"k must be at least 1, got {number}.")
+def as_whole(number: object) -> int | None:
+    """Return a whole number of any type as an int; None for anything else, True and False among it."""
+    if isinstance(number, bool | np.bool_) or not isinstance(number, SupportsIndex):
+        return None
+    try:
+        return operator.index(number)
+    except TypeError:  # a tensor or an array of several numbers
+        return None
+
+
+def whole_k(k: object, size: int) -> int:
+    """Return k as an int, which may exceed the size; ValueError where it is no whole number from 1 on."""
+    number = as_whole(k)
+    if number is None or number < 1:
+        raise ValueError(f"k must be a whole number from 1 to the {size} bank rows, got {k!r}.")
     return number
 
 
-def checked_queries(queries: Tensor, rows: BankRows) -> Tensor:
+def checked_k(k: object, size: int) -> int:
+    """Return k as an int; ValueError where it is no whole number from 1 to the bank's size."""
+    number = whole_k(k, size)
+    if number > size:
+        raise ValueError(f"k must be a whole number from 1 to the {size} bank rows, got {number}.")
+    return number
+
+
+def checked_queries(queries: Tensor, width: int) -> Tensor:
     """Return the queries as a detached tensor; raises where they are not as wide as the bank."""
     queries = torch.as_tensor(queries).detach().resolve_neg()
     if queries.ndim != 2 or queries.is_complex():
         raise ValueError(
             f"The queries must be real and (queries, features), got {queries.dtype} {tuple(queries.shape)}."
         )
-    if queries.shape[1] != rows.width:
+    if queries.shape[1] != width:
         raise BankMismatchError(
-            f"The queries have {queries.shape[1]} features but the bank has {rows.width}. "
+            f"The queries have {queries.shape[1]} features but the bank has {width}. "
             "Rebuild the bank with the model that produced the queries."
         )
     return queries
 
 
-def _checked_places(exclude: Tensor, queries: int, size: int) -> Tensor:
-    if exclude.dtype.is_floating_point or exclude.dtype in (torch.bool, torch.complex64, torch.complex128):
+def checked_places(exclude: object, queries: int, size: int) -> Tensor:
+    """Return bank rows that count as absent as an int64 tensor on the CPU, (M,) or (Q, E) padded with -1.
+
+    Raises:
+        ValueError: they are no integers, of a wrong shape, or not all in the bank.
+    """
+    try:
+        exclude = torch.as_tensor(exclude)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"exclude must hold bank rows as integers: {error}.") from error
+    other = exclude.dtype.is_floating_point or exclude.dtype.is_complex or exclude.dtype == torch.bool
+    if other and exclude.numel():
         raise ValueError(f"exclude must hold bank rows as integers, got {exclude.dtype}.")
     if exclude.ndim not in (1, 2) or (exclude.ndim == 2 and exclude.shape[0] != queries):
         raise ValueError(

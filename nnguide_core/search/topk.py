@@ -122,10 +122,10 @@ def topk_inner_product(
             budget is wrong; bank rows are NaN or infinite.
         BankMismatchError: queries and bank are not equally wide.
     """
-    k = checked_k(k)
     prepared = bank if isinstance(bank, PreparedBank) else None
     rows = bank.rows if isinstance(bank, PreparedBank) else BankRows(bank)
-    queries = checked_queries(queries, rows)
+    k = checked_k(k, rows.size)
+    queries = checked_queries(queries, rows.width)
     excluded = Excluded.checked(exclude, len(queries), rows.size, k)
     where = _device(device, prepared or rows, queries)
     if budget is None:
