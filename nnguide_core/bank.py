@@ -54,18 +54,37 @@ class FeatureBank:
     def scales(self) -> Tensor:
         """What each unit row is multiplied with where it is searched, (N,) float32.
 
-        Its energy for "paper"; for "cosine" only the sign that is left of energy / (mean energy + 1e-8).
+        Its energy for "paper"; for "cosine" only its energy's sign.
         """
-        if self.settings.scoring == "paper":
-            return self.energies
-        return self.energies.sign() * (self.energies.mean() + 1e-8).sign()
+        return self.energies if self.settings.scoring == "paper" else self.energies.sign()
 
     @cached_property
     def search_rows(self) -> Tensor:
         """What is searched, (N, D) float32: the rows for "paper", unit rows with their sign for "cosine"."""
+        return self.rows if self.settings.scoring == "paper" else unit_features(self.rows)
+
+    def direction(self, absent: Tensor | None = None) -> float:
+        """Return the sign that all products with the searched rows have in common: 1 for "paper".
+
+        For "cosine" that of the mean energy + 1e-8, which its scale energy / (mean energy + 1e-8) divides by;
+        of the images that remain where some rows, (M,) int64, count as absent.
+        """
         if self.settings.scoring == "paper":
-            return self.rows
-        return unit_features(self.rows) * (self.energies.mean() + 1e-8).sign()
+            return 1.0
+        energies = self.energies if absent is None else self.energies[self._others(absent)]
+        return float((energies.mean() + 1e-8).sign())
+
+    def without(self, rows: Tensor) -> "FeatureBank":
+        """Return the bank of the other images, (M,) int64 rows left out; the ReAct threshold stays."""
+        others = self._others(rows)
+        names = ("rows", "energies", "labels", "positions")
+        ids = tuple(image for image, stays in zip(self.ids, others.tolist(), strict=True) if stays)
+        return replace(self, ids=ids, **{name: getattr(self, name)[others] for name in names})
+
+    def _others(self, rows: Tensor) -> Tensor:
+        others = torch.ones(self.size, dtype=torch.bool, device=self.rows.device)
+        others[rows.to(others.device)] = False
+        return others
 
     @property
     def negative_energies(self) -> int:

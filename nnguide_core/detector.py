@@ -219,7 +219,8 @@ class NNGuide:
             logits: (Q, C), instead of the head's.
             energies: (Q,) without offset, instead of logits.
             exclude: bank rows that count as absent: (M,) int64 for every query (what-if), or (Q, E) int64 for
-                each query its own, padded with -1 (leave-one-out).
+                each query its own, padded with -1 (leave-one-out). The first is a fit without them on the
+                same clip. So is the second, but that "cosine" keeps the sign of the whole bank's mean energy.
 
         Raises:
             RequiresFittingException: the detector was not fitted.
@@ -316,8 +317,9 @@ def _judge(
     clipped = clip(features, bank.react_threshold)
     energy = source.of(clipped, rows)
     undefined = ~(features.isfinite().all(dim=1) & energy.isfinite())[:, None]
-    found = topk_inner_product(unit_features(clipped), bank.search_rows, k, exclude=exclude)
-    scales = bank.scales[found.indices]
+    direction = bank.direction(exclude if exclude is not None and exclude.ndim == 1 else None)
+    found = topk_inner_product(direction * unit_features(clipped), bank.search_rows, k, exclude=exclude)
+    scales = direction * bank.scales[found.indices]
     cosines = (found.values / scales).clamp(-1.0, 1.0).masked_fill(scales == 0, 0.0)
     return Neighbors(
         indices=found.indices.masked_fill(undefined, -1),

@@ -4,6 +4,7 @@ A score is -guidance * energy, so the gap between an image and a typical ID imag
 exactly: each factor's part is its own change times the mean of the other (the Shapley value of two players).
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnguide_core import metrics
-from nnguide_core.evaluation import Evaluation, Judged, Part
+from nnguide_core.evaluation import Evaluation, Judged, Part, neighbors
 from nnguide_core.records import Threshold
 from nnguide_core.scoring import Neighbors, flagged, running_guidance, score
 from nnguide_core.sweep import Similarities, scores_over_k
@@ -209,8 +210,10 @@ def _without(evaluation: Evaluation, judged: Judged, excluded: Tensor, k: int) -
     """Return each query's first k neighbours that are not excluded.
 
     The neighbours kept are the nearest of all, so what remains of them is the nearest of the rest. Only
-    where fewer than k remain is the bank searched again.
+    where fewer than k remain is the bank searched again, or where the rest turns the sign of every product.
     """
+    if evaluation.bank.direction(excluded) != evaluation.bank.direction():
+        return _turned(evaluation, judged, excluded, k)
     kept = judged.neighbors
     remain = ~torch.isin(kept.indices, excluded)
     order = remain.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :k]
@@ -231,6 +234,16 @@ def _search(evaluation: Evaluation, judged: Judged, rows: Tensor, excluded: Tens
     return evaluation.detector.neighbors_features(
         part.features.features[rows], k=k, logits=part.features.logits[rows], exclude=absent
     )
+
+
+def _turned(evaluation: Evaluation, judged: Judged, excluded: Tensor, k: int) -> Neighbors:
+    """Return each query's neighbours in a bank of the other images, as rows of the whole bank."""
+    detector = copy.copy(evaluation.detector)  # pages share the evaluation
+    detector.bank = evaluation.bank.without(excluded)
+    found = neighbors(detector, Part(judged.dataset, judged.features), k)
+    rows = torch.arange(evaluation.bank.size)
+    rows = rows[~torch.isin(rows, excluded)]
+    return replace(found, indices=rows[found.indices].where(found.indices >= 0, -1))
 
 
 def _doubles(numbers: Iterable[float]) -> Tensor:

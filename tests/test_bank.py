@@ -333,15 +333,36 @@ def test_cosine_scoring_searches_unit_rows_that_keep_the_sign_of_their_scale(
 ) -> None:
     z = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, -2.0]])
     bank = build_bank(z, energies=torch.tensor(energies), settings=BankSettings(scoring="cosine"))
-    assert bank.scales.tolist() == signs
+    assert (bank.direction() * bank.scales).tolist() == signs
     units = torch.tensor([[0.6, 0.8], [1.0, 0.0], [0.0, -1.0]])
-    torch.testing.assert_close(bank.search_rows, units * torch.tensor(signs)[:, None])
+    torch.testing.assert_close(bank.direction() * bank.search_rows, units * torch.tensor(signs)[:, None])
 
 
 def test_paper_scoring_searches_the_rows_themselves() -> None:
     bank = build_bank(features(3), head=linear())
     assert bank.search_rows is bank.rows
     assert bank.scales is bank.energies
+    assert bank.direction() == 1.0
+
+
+def test_the_direction_of_cosine_scoring_is_that_of_the_images_that_count() -> None:
+    z, energies = torch.eye(4), torch.tensor([-10.0, 1.0, 1.0, 1.0])
+    for scoring, directions in (("cosine", (-1.0, 1.0, -1.0)), ("paper", (1.0, 1.0, 1.0))):
+        bank = build_bank(z, energies=energies, settings=BankSettings(scoring=scoring))  # type: ignore[arg-type]
+        absent = (None, torch.tensor([0]), torch.tensor([1, 3]))
+        assert tuple(map(bank.direction, absent)) == directions
+
+
+def test_a_bank_without_some_rows_is_the_bank_of_the_others() -> None:
+    bank = build_bank(features(6), head=linear(), labels=torch.arange(6), ids=list("abcdef"))
+    rest = build_bank(features(6)[[0, 2, 3]], head=linear(), labels=torch.tensor([0, 2, 3]), ids=list("acd"))
+    found = bank.without(torch.tensor([1, 4, 5, 5]))
+    assert found.positions.tolist() == [0, 2, 3]
+    assert torch.equal(found.rows, rest.rows)
+    assert torch.equal(found.energies, rest.energies)
+    assert torch.equal(found.labels, rest.labels)
+    assert found.ids == rest.ids
+    assert bank.size == 6
 
 
 def test_own_rows_are_all_rows_with_the_same_id() -> None:

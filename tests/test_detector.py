@@ -493,6 +493,22 @@ def test_excluded_bank_images_count_as_absent_for_every_query() -> None:
     assert detector.bank.size == 60
 
 
+@pytest.mark.parametrize("scoring", ["paper", "cosine"])
+@pytest.mark.filterwarnings("ignore::nnguide_core.errors.NNGuideWarning")
+def test_excluding_images_is_a_fit_without_them_where_that_turns_the_mean_energy(scoring: Any) -> None:
+    z, energies = normal(30).abs(), torch.linspace(0.1, 3.0, 30)
+    energies[:5] = -20.0
+    queries, ones = normal(9, seed=1).abs(), torch.ones(9)
+    gone = torch.arange(5)
+    whole = NNGuide(None, None, 4, scoring).fit_features(z, energies=energies)
+    rest = NNGuide(None, None, 4, scoring).fit_features(z[5:], energies=energies[5:])
+    found = whole.neighbors_features(queries, energies=ones, exclude=gone)
+    expected = rest.neighbors_features(queries, energies=ones)
+    assert torch.equal(found.indices, expected.indices + 5)
+    assert_same_scores(found.score, expected.score)
+    torch.testing.assert_close(found.cosines, expected.cosines)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
 def test_a_bank_image_can_be_scored_without_its_own_row(batch_size: int) -> None:
     z, ids = normal(30), [f"image {row}" for row in range(30)]

@@ -237,6 +237,31 @@ def test_what_if_is_a_refit_with_other_settings(settings):
     assert found.newly_flagged + found.newly_passed > 0
 
 
+@pytest.mark.filterwarnings("ignore:.*energy of 0 or less")
+@pytest.mark.parametrize("scoring", ["paper", "cosine"])
+def test_what_if_is_a_refit_where_the_images_left_out_turn_the_mean_energy(scoring):
+    energies = evaluate(make_question(), baselines=()).bank.energies
+    settings = BankSettings(scoring=scoring, energy_offset=0.1 - float(energies.mean()))
+    question = make_question(settings=settings)
+    own = question.bank.features.features[:3]
+    part = question.queries[0]
+    moved = torch.cat([own, part.features.features[3:]])
+    copies = replace(
+        part.features,
+        features=moved,
+        logits=question.head(moved),
+        ids=(*question.bank.features.ids[:3], *part.features.ids[3:]),
+    )
+    parts = (question.bank, Part(part.dataset, copies), *question.queries[1:])
+    answered = evaluate(replace(question, parts=parts), baselines=())
+    excluded = answered.bank.energies.argsort(descending=True)[:5].tolist()
+    rest = answered.bank.without(torch.tensor(excluded))
+    assert answered.bank.energies.mean() > 0 > rest.energies.mean()
+    expect(answered, answered.queries[0], 1, excluded, 5)
+    found = expect(answered, answered.ood[0], 2, excluded, 5)
+    assert not set(found.neighbors.indices[0].tolist()) & set(excluded)
+
+
 @pytest.mark.parametrize("settings", [BankSettings(), BankSettings(react_percentile=90.0)])
 def test_the_bank_is_searched_again_where_too_few_neighbours_were_kept(settings):
     question = make_question(bank=150, settings=settings)
