@@ -6,22 +6,13 @@ __all__ = ["brief", "csv_safe", "visible"]
 
 # Joiners shape letters and hold emoji together; every other format character hides or reorders.
 _JOINERS = "\u200c\u200d"
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format, surrogates, line and paragraph separators
-# The last four are full-width forms of the first four.
-_FORMULA_STARTS = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-    *"\uff1d\uff0b\uff0d\uff20",
-)  # the last four are full-width
+# Controls, format characters, surrogates, private and unassigned ones, line and paragraph separators.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", *"\uff1d\uff0b\uff0d\uff20")  # also full-width
 
 
 def visible(text: str) -> str:
-    r"""Return text with every control, right-to-left override and stray surrogate written as an escape.
+    r"""Return text with every character that hides or changes the direction written as an escape.
 
     The result is printable, one line, encodable as UTF-8, and equal to text where nothing is hidden.
 

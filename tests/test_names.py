@@ -15,6 +15,7 @@ from nnguide_core.names import csv_safe, visible
         ("cat\u202egpj.exe", "cat\\u202egpj.exe"),
         ("two\nlines\ttab\x00nul\x1b[31m", "two\\x0alines\\x09tab\\x00nul\\x1b[31m"),
         ("latin1 \udce9", "latin1 \\udce9"),
+        ("private \ue000, unassigned \u0378", "private \\ue000, unassigned \\u0378"),
         ("tag \U000e0041", "tag \\U000e0041"),
         ("<b>&amp;</b> [link](http://x)", "<b>&amp;</b> [link](http://x)"),
     ],
@@ -29,7 +30,7 @@ def test_a_shown_name_is_one_line_of_utf8_without_controls(name):
     shown.encode("utf-8")
     assert len(shown.splitlines()) <= 1
     hidden = {unicodedata.category(c) for c in shown if c not in "\u200c\u200d"}
-    assert not hidden & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert not hidden & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])

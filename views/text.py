@@ -3,25 +3,15 @@
 import html
 import re
 import string
-import unicodedata
 
-from nnguide_core.names import csv_safe
+from nnguide_core.names import csv_safe, visible
 
 __all__ = ["cell", "counted", "literal", "markdown_text", "plotly_text", "shorten"]
 
 _ADDRESS = re.compile(r"//|www(?=\.)|@", re.IGNORECASE)
 _JOINER = "\u2060"
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Unicode categories that show as nothing
-_JOINERS = frozenset("\u200c\u200d")  # joiners inside words of Persian, Hindi and others, and inside emoji
 
-
-def literal(text: str) -> str:
-    r"""Return text with every invisible or direction-changing character written as its escape.
-
-    >>> literal("a\u202eb\n")
-    'a\\u202eb\\n'
-    """
-    return "".join(character if _is_shown(character) else _escape(character) for character in text)
+literal = visible  # a page shows names as messages, reports and tables do
 
 
 def cell(text: str) -> str:
@@ -77,11 +67,3 @@ def plotly_text(text: str, limit: int | None = None) -> str:
     """
     shown = literal(text)
     return html.escape(shorten(shown, limit) if limit is not None else shown, quote=False)
-
-
-def _is_shown(character: str) -> bool:
-    return character in _JOINERS or unicodedata.category(character) not in _HIDDEN
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")

@@ -17,7 +17,7 @@ from views.text import cell, literal, markdown_text, plotly_text, shorten
         ("chat noir – été", "chat noir – été"),
         ("猫", "猫"),
         ("קטן", "קטן"),
-        ("a\tb\r\n", "a\\tb\\r\\n"),
+        ("a\tb\r\n", "a\\x09b\\x0d\\x0a"),
         ("gpj.\u202eexe", "gpj.\\u202eexe"),
         ("zero\u200bwidth", "zero\\u200bwidth"),
         ("\udcff", "\\udcff"),
