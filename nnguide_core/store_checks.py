@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnguide_core.errors import StoreError
 from nnguide_core.files import write_atomic
 from nnguide_core.store_schema import Database, row_checksum
 from nnguide_core.store_tensors import set_aside
@@ -58,16 +59,23 @@ def mend(database: Database, aside: Path) -> None:
 
 
 def _mend_indexes(database: Database) -> None:
-    with database.read() as connection:
-        (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if finding == "ok":
+    if (finding := _index_damage(database)) is None:
         return
     _LOG.warning("made the indexes of %s anew: %s", database.path.name, finding)
     try:
         with database.write() as connection:
             connection.execute("REINDEX")
-    except sqlite3.IntegrityError as error:
+    except (StoreError, sqlite3.IntegrityError) as error:
         _LOG.warning("the indexes of %s stay as they are: %s", database.path.name, error)
+
+
+def _index_damage(database: Database) -> str | None:
+    try:
+        with database.read() as connection:
+            (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except StoreError as error:  # an entry that cannot even be compared
+        return str(error)
+    return None if finding == "ok" else str(finding)
 
 
 def _is_sound(row: Row) -> bool:

@@ -233,6 +233,8 @@ def damage(path: Path, tables: Sequence[str]) -> str | None:
             return _finding(connection, tables)
     except sqlite3.DatabaseError as error:
         return str(error) if _primary_code(error) in _DAMAGE else None
+    except UnicodeDecodeError:  # SQLite's own words quote what is damaged
+        return "its tables cannot be read"
 
 
 def version(path: Path) -> int:

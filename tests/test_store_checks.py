@@ -115,9 +115,10 @@ def test_verdicts_can_still_not_be_deleted_after_a_damaged_one_was(root):
             rows.execute(statement)
 
 
-def test_a_damaged_index_is_made_anew_and_loses_no_row(root, caplog):
+@pytest.mark.parametrize("wrong", [b"\x03\x17\x09fiXst", b"\x43\x17\x09first"], ids=["text", "entry"])
+def test_a_damaged_index_is_made_anew_and_loses_no_row(root, caplog, wrong):
     # An entry of the index: the types of text and row 1, then the text.
-    change(root, b"\x03\x17\x09first", b"\x03\x17\x09fiXst")
+    change(root, b"\x03\x17\x09first", wrong)
     with closing(Workspace(root)) as again:
         assert [verdict.note for verdict in again.verdicts(image="first")] == ["note of first"]
         assert again.all_set_aside() == ()
@@ -146,6 +147,13 @@ def test_rows_of_the_first_version_get_checksums_and_are_kept(tmp_path):
     assert workspace.all_set_aside() == ()
     with workspace._database.read() as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_tables_that_are_damaged_so_that_not_even_the_error_can_be_read_are_set_aside(root):
+    change(root, b"CREATE TABLE settings", b"CREATE T\xe5BLE settings")
+    with closing(Workspace(root)) as again:
+        assert again.verdicts() == ()
+        assert [aside.was for aside in again.all_set_aside()] == ["w/workspace.sqlite"]
 
 
 def test_any_flipped_bit_changes_nothing_or_is_reported_and_is_never_an_error(root):
