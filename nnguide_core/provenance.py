@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,11 @@ def checked(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def spec_as_json(spec: ModelSpec) -> dict[str, Any]:
-    """Return a model's specification as JSON-able values."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(spec).items()}
+    """Return a model's specification as JSON-able values; a checkpoint is found from any folder."""
+    return {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in vars(spec).items()
+    }
 
 
 def spec_from_json(about: Mapping[str, Any], checkpoint: Path | None = None) -> ModelSpec:
@@ -67,12 +70,10 @@ def spec_from_json(about: Mapping[str, Any], checkpoint: Path | None = None) -> 
         ModelError: its checkpoint is not there.
         StoreError: it is no specification, or one of another version.
     """
-    if about.get("source") == "demo":
-        from nnguide_core.demo import demo_spec
-
-        return demo_spec()
     names, old = about.get("class_names"), about.get("checkpoint")
     try:
+        if about.get("source") == "demo":
+            return _demo_spec(about)
         found = checkpoint or (None if old is None else Path(old))
         made = {"checkpoint": found, "class_names": None if names is None else tuple(names)}
         spec = ModelSpec(**{**about, **made})
@@ -100,6 +101,13 @@ def bank_dataset(about: Mapping[str, Any], detector: NNGuide) -> Dataset:
         for image, path in zip(ids, about["bank_paths"], strict=True)
     )
     return Dataset(about["bank"], Role.BANK, Path(), tuple(images))
+
+
+def _demo_spec(about: Mapping[str, Any]) -> ModelSpec:
+    """Return the shipped model's specification here, wherever it was installed when this was written."""
+    from nnguide_core.demo import demo_spec
+
+    return replace(demo_spec(), precision=about.get("precision", "float32"))
 
 
 def _provenance(evaluation: Evaluation, k: int, rule: Threshold, threshold: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,12 +119,33 @@ def test_a_checkpoint_that_moved_is_named_anew(tmp_path):
     assert spec_from_json(about, new) == replace(spec, checkpoint=new)
 
 
+def test_a_checkpoint_is_found_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "own.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    about = spec_as_json(ModelSpec("checkpoint", "resnet18", checkpoint=Path("own.pth"), class_count=3))
+    monkeypatch.chdir("/")
+    assert spec_from_json(json.loads(json.dumps(about))).checkpoint == tmp_path / "own.pth"
+
+
+def test_the_demo_keeps_the_precision_that_it_was_used_with():
+    spec = replace(demo_spec(), precision="bfloat16")
+    assert spec_from_json(json.loads(json.dumps(spec_as_json(spec)))) == spec
+
+
 def test_the_demo_is_found_wherever_it_is_installed():
     about = json.loads(json.dumps(spec_as_json(demo_spec())))
     assert spec_from_json({**about, "checkpoint": "/gone/demo.safetensors"}) == demo_spec()
 
 
-@pytest.mark.parametrize("change", [{"source": "elsewhere"}, {"unknown": 1}, {"checkpoint": 5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": "elsewhere"},
+        {"unknown": 1},
+        {"checkpoint": 5},
+        {"source": "demo", "precision": "float8"},
+    ],
+)
 def test_a_specification_that_cannot_be_read_is_refused(change):
     with pytest.raises(StoreError, match="cannot be read"):
         spec_from_json({**spec_as_json(SPEC), **change})
