@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nnguide_core.names import visible
 from nnguide_core.records import Dataset, ImageRef, Role
 from nnguide_core.resemblance import Resemblance, find_alike
 
-__all__ = ["Copies", "DatasetReport", "DatasetSummary", "kind_of", "report"]
+__all__ = ["Copies", "DatasetReport", "DatasetSummary", "in_words", "kind_of", "report"]
+
+_NAMED = 3  # images that a sentence names
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class DatasetReport:
     resemblances: tuple[Resemblance, ...]  # queries that look like a bank image without being a copy of one
     shared_classes: dict[str, tuple[str, ...]]  # OOD dataset -> its names that are also names of ID classes
 
+    @property
+    def copies_of_queries(self) -> tuple[Copies, ...]:
+        """The copies between query datasets that are no leaks."""
+        leaks = {each.id for each in self.leaks}
+        return tuple(each for each in self.copies_between if each.id not in leaks)
+
 
 def report(datasets: Sequence[Dataset]) -> DatasetReport:
     """Compare datasets with themselves and each other, without reading any image again.
@@ -69,9 +78,51 @@ def report(datasets: Sequence[Dataset]) -> DatasetReport:
     )
 
 
+def in_words(found: DatasetReport) -> list[str]:
+    """Return a sentence for each kind of thing that would make a result look better or worse than it is."""
+    alike = [
+        f"{_place(each.query)} like {_place(each.bank)}, {each.difference} of 128 bits apart"
+        for each in found.resemblances
+    ]
+    findings = (
+        (
+            "Both in the bank and among the queries, byte for byte",
+            _pairs(found.leaks),
+            "Such queries look more typical than new images would: take them out of one of the two.",
+        ),
+        (
+            "Queries that look like a bank image without being a copy of one",
+            alike,
+            "Where they show the same scene, the result looks better than it is.",
+        ),
+        ("In more than one query dataset, byte for byte", _pairs(found.copies_of_queries), ""),
+        ("More than once in one dataset, byte for byte", _pairs(found.copies_within), "Each counts."),
+        ("ID images with copies under another class name", _pairs(found.conflicts), ""),
+    )
+    sentences = [f"{what}: {_counted(images)}. {why}".rstrip() for what, images, why in findings if images]
+    return sentences + [
+        f"{visible(dataset)}: {', '.join(map(visible, names))} is also the name of an ID class. "
+        "Are these images really OOD?"
+        for dataset, names in found.shared_classes.items()
+    ]
+
+
 def kind_of(reason: str) -> str:
     """Return what a skipped file's reason has in common with others: what stands before its colon."""
     return reason.partition(":")[0].rstrip(".")
+
+
+def _pairs(copies: Iterable[Copies]) -> list[str]:
+    return [" = ".join(map(_place, each.images)) for each in copies]
+
+
+def _place(image: ImageRef) -> str:
+    return visible(f"{image.dataset}/{image.path}")
+
+
+def _counted(images: Sequence[str]) -> str:
+    more = f"; and {len(images) - _NAMED:,} more" if len(images) > _NAMED else ""
+    return f"{len(images):,} ({'; '.join(images[:_NAMED])}{more})"
 
 
 def _summary(dataset: Dataset) -> DatasetSummary:

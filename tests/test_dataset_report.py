@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from nnguide_core.dataset_report import kind_of, report
+from nnguide_core.dataset_report import in_words, kind_of, report
 from nnguide_core.records import Dataset, ImageRef, Role, Skipped
 
 
@@ -95,3 +95,48 @@ def test_two_datasets_of_one_name_are_refused():
 def test_nothing_to_report_is_an_empty_report():
     found = report([])
     assert (found.datasets, found.leaks, found.resemblances, found.shared_classes) == ((), (), (), {})
+
+
+def test_whatever_would_mislead_is_a_sentence_that_names_images():
+    look = "0" * 16 + "f" * 16
+    bank = dataset("bank", Role.BANK, ("a", "cat"), ("b", "cat"), ("b", "cat"), ("c", "cat", look))
+    test = dataset("test", Role.ID, ("a", "dog"), ("d", "cat", look[:-1] + "e"), ("e", "cat"))
+    far = dataset("far", Role.OOD, ("e", "Cat"))
+    sentences = in_words(report([bank, test, far]))
+    starts = [
+        "Both in the bank and among the queries, byte for byte: 1 (bank/0.png = test/0.png).",
+        "Queries that look like a bank image without being a copy of one: 1 "
+        "(test/1.png like bank/3.png, 1 of 128 bits apart).",
+        "In more than one query dataset, byte for byte: 1 (test/2.png = far/0.png).",
+        "More than once in one dataset, byte for byte: 1 (bank/1.png = bank/2.png).",
+        "ID images with copies under another class name: 1 (bank/0.png = test/0.png).",
+        "far: Cat is also the name of an ID class.",
+    ]
+    assert len(sentences) == len(starts)
+    for sentence, start in zip(sentences, starts, strict=True):
+        assert sentence.startswith(start)
+
+
+def test_a_sentence_names_three_and_counts_the_rest():
+    images = [(f"{place:05}", None) for place in range(1200)]
+    (sentence,) = in_words(report([dataset("bank", Role.BANK, *images), dataset("x", Role.OOD, *images)]))
+    assert "byte for byte: 1,200 (bank/0.png = x/0.png; " in sentence
+    assert "bank/2.png = x/2.png; and 1,197 more)" in sentence
+
+
+def test_where_nothing_misleads_there_is_nothing_to_say():
+    assert (
+        in_words(report([dataset("bank", Role.BANK, ("a", "x")), dataset("far", Role.OOD, ("b", None))]))
+        == []
+    )
+
+
+def test_copies_between_queries_are_those_that_are_no_leaks():
+    found = report(
+        [
+            dataset("bank", Role.BANK, ("a", None)),
+            dataset("near", Role.OOD, ("a", None), ("b", None)),
+            dataset("far", Role.OOD, ("b", None)),
+        ]
+    )
+    assert ids(found.copies_of_queries) == ["b"]
