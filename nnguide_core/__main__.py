@@ -2,9 +2,13 @@
 
 import sys
 
-from nnguide_core.cli import main
-
 __all__: list[str] = []
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from nnguide_core.cli import main
+
+        code = main()
+    except KeyboardInterrupt:  # while the command line itself was being imported
+        code = 130
+    sys.exit(code)

@@ -126,7 +126,7 @@ def _spec(options: Namespace) -> ModelSpec:
     if options.model == "demo":
         from nnguide_core.demo import demo_spec
 
-        return demo_spec()
+        return replace(demo_spec(), precision=options.precision)
     source, _, name = options.model.rpartition(":")
     names = _class_names(options.classes)
     if options.checkpoint is not None:
@@ -136,7 +136,9 @@ def _spec(options: Namespace) -> ModelSpec:
             options.weights,
             options.checkpoint,
             names,
-            feature_layer=options.head,
+            options.class_count,
+            options.feature_layer,
+            precision=options.precision,
         )
     if source not in ("", "timm", "torchvision"):
         raise ModelError(f"A model is a torchvision name, timm:NAME or demo, got {options.model!r}.")
@@ -145,7 +147,9 @@ def _spec(options: Namespace) -> ModelSpec:
         name,
         options.weights or "DEFAULT",
         class_names=names,
-        feature_layer=options.head,
+        class_count=options.class_count,
+        feature_layer=options.feature_layer,
+        precision=options.precision,
     )
 
 
