@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from nnguide_core.bank import FeatureBank
 from nnguide_core.networks import Network, plain_linear
 
+if TYPE_CHECKING:
+    from pytorch_ood.detector import KNN
+
 __all__ = ["BASELINES", "Baseline", "Reference", "baseline_scores"]
 
 KNN_NEIGHBOURS = 50  # pytorch-ood's default, the KNN paper's CIFAR-10 setting
@@ -23,7 +26,8 @@ LARGEST_RESIDUAL = 0.01  # of covariance times its inverse; beyond, distances ar
 SMALLEST_REMAINDER = 1e-4  # of features outside ViM's principal space; below, it is rounding
 LARGEST_DEVIATION = 0.05  # of logits from the head's, in shares of their size; reduced precision gives 0.01
 
-Scorer = Callable[[Tensor, Tensor], Tensor]  # features (Q, D) and logits (Q, C) -> scores (Q,)
+# Features (Q, D), logits (Q, C) and each query's own rows of the reference (Q, E), -1 for none -> scores (Q,)
+Scorer = Callable[[Tensor, Tensor, Tensor], Tensor]
 Need = Literal["features", "labels", "head"]
 
 
@@ -72,6 +76,7 @@ class Baseline:
     name: str
     needs: tuple[Need, ...]
     fit: Callable[[Reference], Scorer]
+    keeps_own: bool = False  # whether a query that is an image of the reference is compared with itself too
 
 
 def baseline_scores(
@@ -79,6 +84,7 @@ def baseline_scores(
     features: Tensor,
     logits: Tensor,
     names: Sequence[str] | None = None,
+    own: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the scores of each baseline that can be computed, and for the others why not.
 
@@ -89,6 +95,8 @@ def baseline_scores(
         features: of the queries, (Q, D), as the model gave them.
         logits: of the queries, (Q, C).
         names: which baselines; all if not given.
+        own: the rows of the reference that are the query itself, (Q, E) int64 padded with -1. KNN leaves them
+            out; what ViM and Mahalanobis were fitted to cannot be changed for one query.
 
     Returns:
         Scores (Q,) float32 by name, higher = more OOD, NaN for a query with NaN or infinity in its features
@@ -100,12 +108,13 @@ def baseline_scores(
     if unknown := [name for name in names or () if name not in BASELINES]:
         raise ValueError(f"There is no baseline {unknown[0]!r}. Known: {', '.join(BASELINES)}.")
     features, logits = _plain(features), _plain(logits)
+    own = torch.empty(len(features), 0, dtype=torch.int64) if own is None else own.cpu()
     defined = features.isfinite().all(dim=1) & logits.isfinite().all(dim=1)
     scores: dict[str, Tensor] = {}
     missing: dict[str, str] = {}
     for name in BASELINES if names is None else names:
         try:
-            scores[name] = _scored(_scorer(BASELINES[name], reference), features, logits, defined)
+            scores[name] = _scored(_scorer(BASELINES[name], reference), features, logits, own, defined)
         except _NotPossibleError as reason:
             missing[name] = str(reason)
     return scores, missing
@@ -141,11 +150,11 @@ def _check_needs(baseline: Baseline, reference: Reference) -> None:
         raise _NotPossibleError(f"{baseline.name} needs {' and '.join(lacking)}.")
 
 
-def _scored(scorer: Scorer, features: Tensor, logits: Tensor, defined: Tensor) -> Tensor:
+def _scored(scorer: Scorer, features: Tensor, logits: Tensor, own: Tensor, defined: Tensor) -> Tensor:
     """Return the scores of the queries that are numbers throughout, NaN for the others."""
     scores = torch.full((len(features),), torch.nan)
     if defined.any():
-        scores[defined] = scorer(features[defined], logits[defined]).float()
+        scores[defined] = scorer(features[defined], logits[defined], own[defined]).float()
         if not scores[defined].isfinite().any():
             raise _NotPossibleError("It gives no finite score on these features.")
     return scores.where(scores.isfinite(), torch.nan)
@@ -158,19 +167,19 @@ def _plain(tensor: Tensor) -> Tensor:
 def _energy(_: Reference) -> Scorer:
     from pytorch_ood.detector import EnergyBased
 
-    return lambda _, logits: EnergyBased.score(logits)
+    return lambda _, logits, __: EnergyBased.score(logits)
 
 
 def _msp(_: Reference) -> Scorer:
     from pytorch_ood.detector import MaxSoftmax
 
-    return lambda _, logits: MaxSoftmax.score(logits)
+    return lambda _, logits, __: MaxSoftmax.score(logits)
 
 
 def _max_logit(_: Reference) -> Scorer:
     from pytorch_ood.detector import MaxLogit
 
-    return lambda _, logits: MaxLogit.score(logits)
+    return lambda _, logits, __: MaxLogit.score(logits)
 
 
 def _knn(reference: Reference) -> Scorer:
@@ -179,7 +188,28 @@ def _knn(reference: Reference) -> Scorer:
     features = _plain(reference.features)
     detector = KNN(None, k=min(KNN_NEIGHBOURS, len(features)))
     detector.fit_features(features, torch.zeros(len(features), dtype=torch.int64))
-    return lambda queries, _: detector.predict_features(queries)
+
+    def scored(queries: Tensor, _: Tensor, own: Tensor) -> Tensor:
+        scores: Tensor = detector.predict_features(queries)
+        inside = (own >= 0).any(dim=1)
+        if inside.any():
+            scores[inside] = _distance_without_own(detector, queries[inside], own[inside])
+        return scores
+
+    return scored
+
+
+def _distance_without_own(detector: "KNN", queries: Tensor, own: Tensor) -> Tensor:
+    """Return the score of a KNN fitted without each query's own rows, (Q,); NaN where no other row is left."""
+    size = detector.knn.n_samples_fit_
+    units = detector._prepare(queries).numpy()
+    wide = min(KNN_NEIGHBOURS + own.shape[1], size)
+    distances, rows = map(torch.from_numpy, detector.knn.kneighbors(units, n_neighbors=wide))
+    others = ~(rows[:, :, None] == own[:, None, :]).any(dim=2)
+    remaining = size - torch.tensor([len(set(each) - {-1}) for each in own.tolist()])
+    wanted = remaining.clamp(max=KNN_NEIGHBOURS)
+    place = (others.cumsum(dim=1) == wanted[:, None]).int().argmax(dim=1, keepdim=True)
+    return distances.gather(1, place)[:, 0].where(wanted > 0, torch.nan)
 
 
 def _vim(reference: Reference) -> Scorer:
@@ -195,7 +225,7 @@ def _vim(reference: Reference) -> Scorer:
             f"ViM needs more, or more varied, bank images: {detector.d} principal dimensions leave nothing "
             f"of the features of {len(features)} images."
         )
-    return lambda queries, _: detector.predict_features(queries)
+    return lambda queries, _, __: detector.predict_features(queries)
 
 
 def _mahalanobis(reference: Reference) -> Scorer:
@@ -211,7 +241,7 @@ def _mahalanobis(reference: Reference) -> Scorer:
             f"Mahalanobis needs more bank images: the covariance of {features.shape[1]} features over "
             f"{len(features)} images cannot be inverted in float32."
         )
-    return lambda queries, _: detector.predict_features(queries)
+    return lambda queries, _, __: detector.predict_features(queries)
 
 
 def _linear(reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,8 +272,8 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
             Baseline("MSP", (), _msp),
             Baseline("MaxLogit", (), _max_logit),
             Baseline("KNN", ("features",), _knn),
-            Baseline("ViM", ("features", "head"), _vim),
-            Baseline("Mahalanobis", ("features", "labels"), _mahalanobis),
+            Baseline("ViM", ("features", "head"), _vim, keeps_own=True),
+            Baseline("Mahalanobis", ("features", "labels"), _mahalanobis, keeps_own=True),
         )
     }
 )

@@ -225,7 +225,11 @@ def evaluate(
         found = neighbors(detector, part, max(k, MOST_NEIGHBOURS), fewest=k)
         on_step(f"Scoring {part.dataset.name} with the baselines")
         scores, missing = baseline_scores(
-            reference, part.features.features, part.features.logits, names=baselines
+            reference,
+            part.features.features,
+            part.features.logits,
+            baselines,
+            _bank_of(detector).own_rows(part.features.ids),
         )
         without |= missing
         judged.append(Judged(part.dataset, part.features, found, scores))

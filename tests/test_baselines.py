@@ -145,6 +145,41 @@ def test_knn_of_a_small_bank_takes_its_furthest_image(count: int) -> None:
     torch.testing.assert_close(scores["KNN"], distances.amax(dim=1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [3, 40, 50, 51, 52, 120])
+def test_knn_of_an_image_of_the_bank_is_that_of_a_bank_without_it(count: int) -> None:
+    from pytorch_ood.detector import KNN
+
+    z = features(count)
+    z[1] = z[0]  # the same image twice: both rows are its own
+    z[2] = z[0]  # another image with the same features
+    own = torch.arange(count)[:, None].expand(-1, 2).clone()
+    own[:, 1] = -1
+    own[0, 1], own[1, 1] = 1, 0
+    queries, own = torch.cat([z, features(4, seed=1)]), torch.cat([own, torch.full((4, 2), -1)])
+    scores, _ = baseline_scores(Reference(z), queries, torch.ones(count + 4, 2), names=["KNN"], own=own)
+    for row, (query, gone) in enumerate(zip(queries, own.tolist(), strict=True)):
+        rest = z[[each for each in range(count) if each not in gone]]
+        alone = KNN(None, k=min(50, len(rest))).fit_features(rest, torch.zeros(len(rest)))
+        expected = alone.predict_features(query[None]).float()
+        torch.testing.assert_close(scores["KNN"][row : row + 1], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_knn_without_anything_left_to_compare_with_has_no_score() -> None:
+    z, own = features(2), torch.tensor([[0, 1], [0, -1]])
+    scores, _ = baseline_scores(Reference(z), z, torch.ones(2, 2), names=["KNN"], own=own)
+    assert scores["KNN"].isnan().tolist() == [True, False]
+
+
+def test_only_the_baselines_that_are_fitted_to_the_bank_keep_a_querys_own_row() -> None:
+    assert [name for name, each in BASELINES.items() if each.keeps_own] == ["ViM", "Mahalanobis"]
+    reference, own = whole_reference(), torch.arange(5)[:, None]
+    queries, logits = reference.features[:5], linear()(reference.features[:5])
+    plain, _ = baseline_scores(reference, queries, logits)
+    without, _ = baseline_scores(reference, queries, logits, own=own)
+    changed = [name for name in BASELINES if not torch.equal(plain[name], without[name])]
+    assert changed == ["KNN"]
+
+
 def test_mahalanobis_of_fewer_images_than_features_is_not_defined() -> None:
     reference = whole_reference(count=40, width=64)
     _, missing = baseline_scores(reference, features(3, width=64), torch.ones(3, 2), names=["Mahalanobis"])
