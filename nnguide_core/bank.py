@@ -34,7 +34,7 @@ class FeatureBank:
 
     rows: Tensor  # (N, D) float32, energy * unit features
     energies: Tensor  # (N,) float32, offset included
-    labels: Tensor  # (N,) int64, all -1 if no labels were given
+    labels: Tensor  # (N,) int64, below 0 where unknown: all -1 if no labels were given
     ids: tuple[str, ...]  # N image ids, "" where unknown
     positions: Tensor  # (N,) int64 ascending, the rows of the training features it was drawn from
     settings: BankSettings
@@ -90,6 +90,11 @@ class FeatureBank:
     def negative_energies(self) -> int:
         """How many rows have an energy of 0 or less, with which the ranking can invert."""
         return int((self.energies <= 0).sum())
+
+    @property
+    def unlabelled(self) -> int:
+        """How many rows have no known label."""
+        return int((self.labels < 0).sum())
 
     @property
     def zero_rows(self) -> int:
@@ -175,6 +180,7 @@ def build_bank(
     labels: Tensor | None = None,
     ids: Sequence[str] | None = None,
     settings: BankSettings | None = None,
+    keep_unknown: bool = False,
     k: int = 1,
     batch_size: int = 4096,
     device: torch.device | str | None = None,
@@ -187,6 +193,7 @@ def build_bank(
         energies: (N,) without offset, used instead of the head.
         head: gives the logits of features; needed with ReAct, or if neither logits nor energies are given.
         labels: (N,) class indices; images with a label below 0 are left out.
+        keep_unknown: keep those too, as one more class where the draw is balanced.
         ids: N image ids.
         settings: how to draw and scale; the paper's scoring and every image if not given.
         k: the fewest images that the bank must hold.
@@ -201,7 +208,7 @@ def build_bank(
     source = EnergySource(settings, head, logits, energies)
     _check_shapes(features, labels, ids, batch_size)
     source.check(len(features))
-    known = _known_rows(labels, len(features))
+    known = _known_rows(None if keep_unknown else labels, len(features))
     drawn = _draw(known, labels, settings)
     if len(drawn) < max(k, 1):
         raise ValueError(_too_few(max(k, 1), len(drawn), len(known), len(features), settings))

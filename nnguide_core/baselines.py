@@ -200,7 +200,7 @@ def _knn(reference: Reference) -> Scorer:
 
 
 def _distance_without_own(detector: "KNN", queries: Tensor, own: Tensor) -> Tensor:
-    """Return the score of a KNN fitted without each query's own rows, (Q,); NaN where no other row is left."""
+    """Return the score of a KNN fitted without each query's own rows, (Q,); NaN where no row is left."""
     size = detector.knn.n_samples_fit_
     units = detector._prepare(queries).numpy()
     wide = min(KNN_NEIGHBOURS + own.shape[1], size)

@@ -1,23 +1,54 @@
 """What to tell a user whose scores are computed as asked but may mislead: sentences for API and pages."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from nnguide_core.bank import FeatureBank
 from nnguide_core.scoring import Neighbors
 
-__all__ = ["of_bank", "of_queries"]
+__all__ = ["of_bank", "of_baselines", "of_left_out", "of_queries"]
 
 _NAMED_AT_MOST = 5  # rows that a sentence lists
 
 
 def of_bank(bank: FeatureBank) -> list[str]:
-    """Return a sentence for bank images with an energy of 0 or less, and one for rows that are all zero."""
+    """Return sentences for energies of 0 or less, rows that are all zero, and labels only partly known."""
     sentences = []
     if count := bank.negative_energies:
         sentences.append(_inversion(f"{count} of {bank.size} bank images", bank.energies, bank))
     if count := bank.zero_rows:
         sentences.append(f"{count} of {bank.size} bank rows are all zero and guide no query.")
+    if 0 < bank.unlabelled < bank.size:
+        sentences.append(
+            f"{bank.unlabelled} of {bank.size} bank images are of classes that the model does not know: they "
+            "guide like any other, and Mahalanobis, which needs every class, cannot be compared with."
+        )
     return sentences
+
+
+def of_left_out(count: int, total: int) -> list[str]:
+    """Return a sentence for images that a bank was not drawn from, none if there are none."""
+    if count == 0:
+        return []
+    return [f"{count} of {total} images for the bank have a label below 0 and were left out of it."]
+
+
+def of_baselines(own: Tensor, fitted: Sequence[str]) -> list[str]:
+    """Return a sentence for queries that are bank images, where some baselines were fitted to them.
+
+    Args:
+        own: each query's own bank rows, (Q, E) int64, -1 for none.
+        fitted: those baselines.
+    """
+    count = int((own >= 0).any(dim=1).sum())
+    if not count or not fitted:
+        return []
+    were = "was" if len(fitted) == 1 else "were"
+    return [
+        f"{count} of {len(own)} queries are themselves in the bank. NNGuide and KNN leave a query's own row "
+        f"out; {' and '.join(fitted)} {were} fitted with it, so that these look more typical there."
+    ]
 
 
 def of_queries(found: Neighbors, bank: FeatureBank) -> list[str]:

@@ -134,6 +134,7 @@ class NNGuide:
         logits: Tensor | None = None,
         energies: Tensor | None = None,
         ids: Sequence[str] | None = None,
+        keep_unknown: bool = False,
     ) -> Self:
         """Build the bank from features.
 
@@ -144,6 +145,7 @@ class NNGuide:
             logits: (N, C), for heads that are not a function of the features.
             energies: (N,) without offset, instead of logits.
             ids: N image ids, for explanations and for leaving a bank image's own row out.
+            keep_unknown: keep images with a label below 0 too: NNGuide needs no labels.
 
         Raises:
             ModelNotSetException: there is no head, and neither logits nor energies.
@@ -158,6 +160,7 @@ class NNGuide:
             head=self.head,
             labels=labels,
             ids=ids,
+            keep_unknown=keep_unknown,
             settings=self.settings,
             k=whole_k(self.k, len(z)),
             batch_size=batch_size,

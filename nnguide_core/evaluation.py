@@ -4,6 +4,7 @@ Features of every dataset are extracted once and kept; the bank is drawn from th
 dataset is searched once, with the largest k, so that every smaller k is exact and free.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -12,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnguide_core import metrics
+from nnguide_core import cautions, metrics
 from nnguide_core.bank import FeatureBank
-from nnguide_core.baselines import Reference, baseline_scores
+from nnguide_core.baselines import BASELINES, Reference, baseline_scores
 from nnguide_core.detector import NNGuide
-from nnguide_core.errors import DatasetError, RequiresFittingException
+from nnguide_core.errors import DatasetError, NNGuideWarning, RequiresFittingException
 from nnguide_core.records import Dataset, Features, ImageRef, Role, Run, RunDataset, Threshold
 from nnguide_core.scoring import Neighbors, flagged
 from nnguide_core.settings import DEFAULT_K, BankSettings
@@ -24,6 +25,7 @@ from nnguide_core.settings import DEFAULT_K, BankSettings
 __all__ = [
     "MOST_NEIGHBOURS",
     "NNGUIDE",
+    "BankCounts",
     "Evaluation",
     "Judged",
     "Part",
@@ -135,6 +137,16 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class BankCounts:
+    """What became of the images that were given for the bank."""
+
+    given: int  # images with features
+    left_out: int  # of these, those whose label a user gave as unknown
+    drawn: int  # what the bank holds
+    unlabelled: int  # of these, those of a class that the model does not know
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The answer to a question, for every k up to the largest: all that pages, exports and the CLI show."""
 
@@ -147,6 +159,22 @@ class Evaluation:
     def bank(self) -> FeatureBank:
         """The bank that guided."""
         return _bank_of(self.detector)
+
+    @property
+    def bank_counts(self) -> BankCounts:
+        """How many images the bank was given and how many it holds."""
+        given = len(self.question.bank.features)
+        return BankCounts(given, _left_out(self.question), self.bank.size, self.bank.unlabelled)
+
+    @cached_property
+    def cautions(self) -> tuple[str, ...]:
+        """What to know before a number is believed, in sentences: of the bank, then of each query dataset."""
+        counts = self.bank_counts
+        said = cautions.of_bank(self.bank) + cautions.of_left_out(counts.left_out, counts.given)
+        for judged in self.queries:
+            found = cautions.of_queries(judged.neighbors, self.bank) + _of_baselines(self.bank, judged)
+            said += [f"{judged.dataset.name}: {sentence}" for sentence in found]
+        return tuple(dict.fromkeys(said))
 
     @property
     def id(self) -> tuple[Judged, ...]:
@@ -212,6 +240,9 @@ def evaluate(
         DatasetError: not exactly one bank.
         ValueError: the bank is smaller than k, or holds NaN.
         BankMismatchError: queries of another width.
+
+    Warns:
+        NNGuideWarning: scores may mislead; Evaluation.cautions says so too.
     """
     on_step("Building the bank")
     detector = _fitted(question, k)
@@ -220,6 +251,7 @@ def evaluate(
     )
     judged: list[Judged] = []
     without: dict[str, str] = {}
+    said = cautions.of_left_out(_left_out(question), len(question.bank.features))
     for part in question.queries:
         on_step(f"Searching the neighbours of {part.dataset.name}")
         found = neighbors(detector, part, max(k, MOST_NEIGHBOURS), fewest=k)
@@ -233,6 +265,9 @@ def evaluate(
         )
         without |= missing
         judged.append(Judged(part.dataset, part.features, found, scores))
+        said += _of_baselines(_bank_of(detector), judged[-1])
+    for sentence in dict.fromkeys(said):
+        warnings.warn(sentence, NNGuideWarning, stacklevel=2)
     return Evaluation(question, detector, tuple(judged), without)
 
 
@@ -268,14 +303,29 @@ def neighbors(detector: NNGuide, part: Part, k: int, *, fewest: int | None = Non
 
 def _fitted(question: Question, k: int) -> NNGuide:
     bank = question.bank
-    # Labels that the model does not know are left out, unless none is known: a flat folder has no labels.
     known = bool((bank.features.labels >= 0).any())
     return NNGuide(None, question.head, k, **asdict(question.settings)).fit_features(
         bank.features.features,
         bank.features.labels if known else None,
         logits=bank.features.logits,
         ids=bank.features.ids,
+        keep_unknown=not _left_out(question),
     )
+
+
+def _left_out(question: Question) -> int:
+    """Return how many bank images have a label that a user gave as unknown, in features of their own.
+
+    A folder's name that the model does not know is no such label, nor are labels of which none is known.
+    """
+    labels = question.bank.features.labels
+    given = question.spec is None and bool((labels >= 0).any())
+    return int((labels < 0).sum()) if given else 0
+
+
+def _of_baselines(bank: FeatureBank, judged: Judged) -> list[str]:
+    fitted = [name for name in judged.baselines if BASELINES[name].keeps_own]
+    return cautions.of_baselines(bank.own_rows(judged.features.ids), fitted)
 
 
 def _bank_of(detector: NNGuide) -> FeatureBank:

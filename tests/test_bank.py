@@ -78,6 +78,22 @@ def test_images_with_a_label_below_0_are_left_out() -> None:
     assert torch.equal(bank.rows, build_bank(features(5)[labels >= 0], head=linear()).rows)
 
 
+def test_images_with_a_label_below_0_are_kept_where_that_is_asked_for() -> None:
+    labels = torch.tensor([2, -1, 0, -5, 1])
+    bank = build_bank(features(5), head=linear(), labels=labels, keep_unknown=True)
+    assert bank.labels.tolist() == labels.tolist()
+    assert bank.unlabelled == 2
+    assert torch.equal(bank.rows, build_bank(features(5), head=linear()).rows)
+
+
+def test_a_balanced_draw_that_keeps_unknown_labels_takes_the_same_share_of_them() -> None:
+    labels = torch.tensor([0, -1, 1, -1]).repeat(10)
+    how = BankSettings(fraction=0.5, balanced=True)
+    ones = torch.ones(40)
+    bank = build_bank(ones[:, None], energies=ones, labels=labels, keep_unknown=True, settings=how)
+    assert torch.bincount(bank.labels + 1).tolist() == [10, 5, 5]
+
+
 def test_labels_and_ids_may_be_absent() -> None:
     bank = build_bank(features(3), head=linear())
     assert bank.labels.tolist() == [-1, -1, -1]

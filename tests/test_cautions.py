@@ -35,6 +35,36 @@ def test_energies_of_0_or_less_are_counted_with_the_offset_that_ends_them() -> N
     ]
 
 
+def test_labels_that_are_only_partly_known_are_counted() -> None:
+    labels = torch.tensor([0, -1, 2, -1, -1])
+    bank = build_bank(torch.eye(5), energies=torch.ones(5), labels=labels, keep_unknown=True)
+    assert cautions.of_bank(bank) == [
+        "3 of 5 bank images are of classes that the model does not know: they guide like any other, and "
+        "Mahalanobis, which needs every class, cannot be compared with."
+    ]
+    for others in (None, labels.clamp_min(0)):
+        assert cautions.of_bank(build_bank(torch.eye(5), energies=torch.ones(5), labels=others)) == []
+
+
+def test_images_left_out_of_the_bank_are_counted() -> None:
+    assert cautions.of_left_out(0, 9) == []
+    assert cautions.of_left_out(2, 9) == [
+        "2 of 9 images for the bank have a label below 0 and were left out of it."
+    ]
+
+
+def test_queries_that_a_baseline_was_fitted_with_are_counted() -> None:
+    own = torch.tensor([[3, -1], [-1, -1], [0, 4]])
+    assert cautions.of_baselines(own, ["ViM", "Mahalanobis"]) == [
+        "2 of 3 queries are themselves in the bank. NNGuide and KNN leave a query's own row out; ViM and "
+        "Mahalanobis were fitted with it, so that these look more typical there."
+    ]
+    assert "; ViM was fitted with it" in cautions.of_baselines(own, ["ViM"])[0]
+    assert cautions.of_baselines(own, []) == []
+    assert cautions.of_baselines(own[1:2], ["ViM"]) == []
+    assert cautions.of_baselines(own[:, :0], ["ViM"]) == []
+
+
 def test_queries_without_a_score_or_features_are_named_by_row() -> None:
     bank = build_bank(torch.eye(1), energies=torch.ones(1))
     energies = [torch.nan] * 6 + [1.0]

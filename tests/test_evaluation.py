@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pytorch_ood.detector import KNN
 from pytorch_ood.detector import NNGuide as PytorchOodNNGuide
 
-from nnguide_core.errors import DatasetError, UndefinedMetricError
-from nnguide_core.evaluation import NNGUIDE, Part, evaluate, rows_with_features
+from nnguide_core.errors import DatasetError, NNGuideWarning, UndefinedMetricError
+from nnguide_core.evaluation import NNGUIDE, BankCounts, Part, evaluate, rows_with_features
 from nnguide_core.records import Features, Role, Skipped, Threshold
 from nnguide_core.settings import BankSettings
 from tests.synthetic import make_question
@@ -71,6 +72,57 @@ def test_an_unlabelled_bank_is_used_whole():
     unlabelled = replace(bank.features, labels=torch.full((len(bank.features),), -1))
     parts = (Part(bank.dataset, unlabelled), *question.queries)
     assert evaluate(replace(question, parts=parts), baselines=()).bank.size == len(bank.features)
+
+
+def with_bank_labels(question, known, spec):
+    """Return the question where the model knows the class of the first images of the bank alone."""
+    bank = question.bank
+    labels = bank.features.labels.clone()
+    labels[known:] = -1
+    parts = (Part(bank.dataset, replace(bank.features, labels=labels)), *question.queries)
+    return replace(question, parts=parts, spec=spec)
+
+
+def test_images_of_a_folder_that_the_model_does_not_know_stay_in_the_bank_and_are_counted():
+    question = make_question()
+    with pytest.warns(NNGuideWarning, match="60 of 90 bank images are of classes that the model does not"):
+        answered = evaluate(with_bank_labels(question, 30, {"source": "demo"}))
+    assert answered.bank_counts == BankCounts(given=90, left_out=0, drawn=90, unlabelled=60)
+    assert answered.bank.labels.tolist() == [*question.bank.features.labels.tolist()[:30], *[-1] * 60]
+    assert [each for each in answered.cautions if each.startswith("60 of 90 bank images are of classes")]
+    assert answered.without == {"Mahalanobis": "Mahalanobis needs the class of every bank image."}
+    for judged, whole in zip(answered.queries, evaluate(question).queries, strict=True):
+        assert torch.equal(judged.scores(NNGUIDE, 10), whole.scores(NNGUIDE, 10))
+        assert torch.equal(judged.scores("KNN", 10), whole.scores("KNN", 10))
+
+
+def test_images_whose_label_a_user_gave_as_unknown_are_left_out_and_counted():
+    question = with_bank_labels(make_question(settings=BankSettings(fraction=0.5)), 30, None)
+    with pytest.warns(NNGuideWarning, match="60 of 90 images for the bank have a label below 0"):
+        answered = evaluate(question, baselines=())
+    assert answered.bank_counts == BankCounts(given=90, left_out=60, drawn=15, unlabelled=0)
+    assert (
+        answered.cautions[0] == "60 of 90 images for the bank have a label below 0 and were left out of it."
+    )
+
+
+def test_queries_that_are_in_the_bank_are_counted_where_baselines_were_fitted_with_them():
+    question = make_question()
+    bank, part = question.bank, question.queries[0]
+    moved = torch.cat([bank.features.features[:7], part.features.features[7:]])
+    ids = (*bank.features.ids[:7], *part.features.ids[7:])
+    copies = replace(part.features, features=moved, logits=question.head(moved), ids=ids)
+    question = replace(question, parts=(bank, Part(part.dataset, copies), *question.queries[1:]))
+    with pytest.warns(NNGuideWarning, match="7 of 60 queries are themselves in the bank"):
+        answered = evaluate(question)
+    sentence = (
+        "ID 0: 7 of 60 queries are themselves in the bank. NNGuide and KNN leave a query's own row out; "
+    )
+    assert [each for each in answered.cautions if each.startswith(sentence)]
+    assert evaluate(question, baselines=("KNN",)).cautions == ()
+    rest = KNN(None, k=50).fit_features(bank.features.features[1:], torch.zeros(89))
+    expected = rest.predict_features(moved[:1]).float()
+    torch.testing.assert_close(answered.queries[0].scores("KNN", 10)[:1], expected)
 
 
 def test_the_threshold_keeps_what_its_rule_says(answered):

@@ -40,7 +40,7 @@ def _warnings(found: Check) -> None:
     for dataset, labels in found.unknown.items():
         _warning(
             f"{dataset}: the model does not know {len(labels):,} of its classes ({_listed(labels)}). "
-            "Their images count as wrongly classified and are left out of a bank."
+            "Their images count as wrongly classified; those of a bank guide like any other."
         )
     if report.conflicts:
         _warning(f"{counted(len(report.conflicts), 'ID image')} with copies under another class name.")

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from nnguide_core.cautions import of_bank, of_queries
 from nnguide_core.errors import NNGuideError
 from nnguide_core.records import Run, Threshold
 from views.current import View
@@ -54,11 +53,7 @@ def run_in_a_line(view: View) -> str:
 
 def cautions(view: View) -> None:
     """Show, once each, what should be known before a number is believed."""
-    bank = view.evaluation.bank
-    said = of_bank(bank)
-    for judged in view.evaluation.queries:
-        said += [f"{judged.dataset.name}: {each}" for each in of_queries(judged.neighbors, bank)]
-    for sentence in dict.fromkeys(said):
+    for sentence in view.evaluation.cautions:
         st.warning(markdown_text(sentence), icon=":material/warning:")
 
 
