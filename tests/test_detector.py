@@ -494,13 +494,13 @@ def test_excluded_bank_images_count_as_absent_for_every_query() -> None:
 
 
 @pytest.mark.parametrize("scoring", ["paper", "cosine"])
-@pytest.mark.filterwarnings("ignore::nnguide_core.errors.NNGuideWarning")
 def test_excluding_images_is_a_fit_without_them_where_that_turns_the_mean_energy(scoring: Any) -> None:
     z, energies = normal(30).abs(), torch.linspace(0.1, 3.0, 30)
     energies[:5] = -20.0
     queries, ones = normal(9, seed=1).abs(), torch.ones(9)
     gone = torch.arange(5)
-    whole = NNGuide(None, None, 4, scoring).fit_features(z, energies=energies)
+    with pytest.warns(NNGuideWarning, match="5 of 30 bank images have an energy of 0 or less"):
+        whole = NNGuide(None, None, 4, scoring).fit_features(z, energies=energies)
     rest = NNGuide(None, None, 4, scoring).fit_features(z[5:], energies=energies[5:])
     found = whole.neighbors_features(queries, energies=ones, exclude=gone)
     expected = rest.neighbors_features(queries, energies=ones)

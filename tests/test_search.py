@@ -431,7 +431,7 @@ def test_strided_queries_and_banks_are_read_as_they_are_meant(rng):
 def test_a_prepared_bank_gives_the_same_again_and_again(rng):
     bank = features(rng, 900, 24)
     ready = prepare(torch.from_numpy(bank))
-    assert (ready.size, ready.width) == (900, 24)
+    assert (ready.rows.size, ready.rows.width) == (900, 24)
     for k in (1, 5, 200):
         case = Case(features(rng, 20, 24), bank, k)
         assert_best(topk_inner_product(torch.from_numpy(case.queries), ready, k), case)

@@ -63,16 +63,6 @@ class PreparedBank:
     device: torch.device
     segments: Mapping[Engine, Sequence[Any]] = field(default_factory=dict)
 
-    @property
-    def size(self) -> int:
-        """How many rows there are."""
-        return self.rows.size
-
-    @property
-    def width(self) -> int:
-        """How many features a row has."""
-        return self.rows.width
-
 
 def prepare(bank: Tensor | NDArray[Any], *, device: torch.device | str | None = None) -> PreparedBank:
     """Encode a bank (N, D) once for several searches; a small bank is only checked.
