@@ -24,7 +24,9 @@ def places(server):
     (allowed / "link").symlink_to(outside)
     (allowed / "photos" / "linked.png").symlink_to(outside / "private.png")
     (allowed / "inside").symlink_to(allowed / "photos")
-    lines = ["photos/0.png", "../outside/private.png", str(outside / "private.png"), "link/private.png"]
+    (allowed / "loop").symlink_to("loop")
+    bad = ["a\0b.png", "a\0b/c.png", "loop/x.png"]  # each costs only its own line
+    lines = [*bad, "photos/0.png", "../outside/private.png", str(outside / "private.png"), "link/private.png"]
     (allowed / "list.txt").write_text("\n".join(lines))
     (allowed / "list.csv").write_text("path,label\n" + "\n".join(f"{line},cat" for line in lines))
     return allowed
