@@ -119,6 +119,8 @@ class SessionUploads:
 
 def release_stale(workspace: Workspace) -> None:
     """Free the uploads of sessions whose server was killed, once nothing was added for two days."""
+    if not workspace.knows_all():
+        return  # a dataset whose row was lost may still come back, and with it a run
     before = time.time() - _STALE_SECONDS
     for folder in workspace.blobs.iterdir():
         if folder.is_dir() and folder.stat().st_mtime < before:

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from views import new_run, overview
+from views import new_run, overview, workspace_notes
 from views.features_form import own_features
 from views.frame import cautions
 from views.job_panel import job_panel
@@ -23,3 +23,4 @@ elif view is not None:
     cautions(view)
     view = overview.result(view)
     overview.examples(view)
+workspace_notes.set_aside()

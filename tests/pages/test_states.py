@@ -181,3 +181,18 @@ def test_an_image_of_the_address_is_explained_beside_its_neighbours(runs):
     assert "Why?" in said(app, "markdown")
     app.checkbox[0].uncheck().run()
     assert "Without 1 bank image the score is" in said(app, "info")
+
+
+def test_what_was_set_aside_is_listed_on_the_data_page(runs):
+    from views import resources
+
+    workspace = resources.workspace()
+    damaged = workspace.root / "tensors" / "features" / f"{'a' * 64}.safetensors"
+    assert "Damaged and set aside" not in " ".join(
+        each.label for each in shown("data", runs["whole"]).expander
+    )
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_bytes(b"no tensors")
+    assert workspace.load("features", "a" * 64) is None
+    app = shown("data", runs["whole"])
+    assert "Damaged and set aside: 1 file of the workspace" in [each.label for each in app.expander]
