@@ -21,7 +21,7 @@ from nnguide_core.errors import BankMismatchError, DatasetError
 from nnguide_core.evaluation import Evaluation, Judged, Part, Question, evaluate, neighbors
 from nnguide_core.models import Classifier, load_model
 from nnguide_core.plans import check_not_empty, unique_name
-from nnguide_core.provenance import bank_dataset, checked, save_detector, spec_from_json
+from nnguide_core.provenance import bank_dataset, checked, save_detector, spec_as_json, spec_from_json
 from nnguide_core.questions import ask, ask_demo, extract_parts
 from nnguide_core.records import Dataset, Role, Threshold
 from nnguide_core.store import Workspace
@@ -41,7 +41,9 @@ def _fit(options: Namespace) -> int:
         tell_report(told, (bank, held_out), classifier.class_names)
         question = ask(classifier, (bank, held_out), settings, workspace=Workspace(), progress=told.progress)
         _tell_failed(told, question.parts)
-        answered = evaluate(question, k=options.k, baselines=())
+        # "auto" can mean another precision on the machine that scores.
+        spec = {**spec_as_json(classifier.spec), "precision": classifier.precision}
+        answered = evaluate(replace(question, spec=spec), k=options.k, baselines=())
         threshold = save_detector(answered, options.out, options.k, Threshold("id_kept", options.keep))
         told.say(
             f"Wrote {options.out}: {answered.bank.size:,} of {len(bank.images):,} bank images, "

@@ -13,11 +13,12 @@ import torch
 from pyarrow import parquet
 from torch import nn
 
-from nnguide_core import architectures, commands
+from nnguide_core import architectures, commands, models
 from nnguide_core.architectures import Built
 from nnguide_core.cli import main
 from nnguide_core.comparison import metrics_table
 from nnguide_core.demo import demo_sets
+from nnguide_core.detector import NNGuide
 from nnguide_core.evaluation import evaluate
 from nnguide_core.preprocessing import imagenet
 from nnguide_core.questions import ask_demo
@@ -132,6 +133,16 @@ def test_fit_then_score_writes_a_table_of_every_image(photos, tmp_path, capsys):
         assert len(row["neighbours"].split(" | ")) == 5
     flagged = sum(row["flagged"] == "true" for row in rows)
     assert f"{flagged} of 20 images flagged" in printed.out
+
+
+def test_the_file_keeps_the_precision_that_auto_stood_for(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "_fast_in_bfloat16", lambda _: True)
+    path, table = tmp_path / "detector.nnguide", tmp_path / "scores.csv"
+    fit = ["fit", str(photos / "id"), "--model", "demo", "--out", str(path), "--quiet"]
+    assert main([*fit, "--precision", "auto"]) == 0
+    assert NNGuide.load(path).provenance["spec"]["precision"] in ("float32", "bfloat16")
+    monkeypatch.setattr(models, "_fast_in_bfloat16", lambda _: False)
+    assert main(["score", str(path), str(photos / "ood"), "--out", str(table), "--quiet"]) == 0
 
 
 def test_parquet_has_the_same_scores_as_csv(detector, photos, tmp_path):
