@@ -100,7 +100,11 @@ def _edit() -> list[OwnFile]:
     if tuple(kept) != _files():
         state.keep(_FILES, tuple(kept))
         st.rerun()
-    return [OwnFile(Path(path), name, role) for path, name, role in kept]
+    uploads = resources.workspace().blobs
+    return [
+        OwnFile(Path(path), name, role, typed=not Path(path).is_relative_to(uploads))
+        for path, name, role in kept
+    ]
 
 
 def _start(files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None) -> None:
