@@ -268,6 +268,8 @@ def _connect(path: Path | str) -> sqlite3.Connection:
 
 
 def _finding(connection: sqlite3.Connection, tables: Sequence[str]) -> str | None:
+    # One state of the file for all that follows: another process may be making its tables right now.
+    connection.execute("BEGIN")
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (number,) = connection.execute("PRAGMA user_version").fetchone()
     objects = _objects(connection)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nnguide_core import store_schema
 from nnguide_core.errors import StoreError
 from nnguide_core.store_schema import APPLICATION_ID, WORKSPACE_TABLES, Database, back_up, damage
 from tests.disks import small_disk
@@ -28,6 +29,24 @@ def insert(database, number):
 def numbers(database):
     with database.read() as connection:
         return [number for (number,) in connection.execute("SELECT number FROM numbers ORDER BY 1")]
+
+
+def test_a_database_that_another_process_makes_during_the_check_is_sound(tmp_path, monkeypatch):
+    path, look = tmp_path / "x.sqlite", store_schema._objects
+    made = []
+
+    def make_then_look(connection):
+        if connection.execute("PRAGMA database_list").fetchone()[2] and not made:
+            made.append(True)
+            insert(Database(path, TABLES), 1)
+        return look(connection)
+
+    with sqlite3.connect(path) as connection:  # as far as another process has come that makes one
+        connection.execute("PRAGMA journal_mode = WAL")
+    monkeypatch.setattr(store_schema, "_objects", make_then_look)
+    assert damage(path, TABLES) is None
+    assert made
+    assert numbers(Database(path, TABLES)) == [1]
 
 
 def test_many_threads_with_databases_of_their_own_lose_no_row(tmp_path):
