@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,14 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "dog", "frog", "horse", "shi
 
 @pytest.fixture(autouse=True)
 def private_workspace(tmp_path, monkeypatch):
+    logger = logging.getLogger("nnguide_core")
+    before, level = list(logger.handlers), logger.level
     monkeypatch.setenv("NNGUIDE_HOME", str(tmp_path / "home"))
+    yield
+    for handler in set(logger.handlers) - set(before):
+        handler.close()
+        logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")
