@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nnguide_core import images, reading
+from nnguide_core.errors import CancelledError
 from nnguide_core.workers import Failure, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from nnguide_core.preprocessing import Preprocess
+    from nnguide_core.progress import Cancelled
     from nnguide_core.records import Dataset, ImageRef
 
 __all__ = ["Previewer", "previews"]
@@ -39,12 +42,30 @@ class Previewer:
 
 
 def previews(
-    dataset: Dataset, preprocess: Preprocess, wanted: Sequence[ImageRef]
+    dataset: Dataset,
+    preprocess: Preprocess,
+    wanted: Sequence[ImageRef],
+    *,
+    cancelled: Cancelled = lambda: False,
 ) -> tuple[tuple[str, bytes], ...]:
-    """Return path and PNG of what the network sees of each image; what cannot be read is left out."""
+    """Return path and PNG of what the network sees of each image; what cannot be read is left out.
+
+    Raises:
+        CancelledError: stopped on request, which is asked for after every image.
+    """
     locations = [image.location for image in wanted]
-    with Workers(1) as workers:
-        made = list(workers.map_ordered(Previewer(dataset.root, preprocess), locations, chunk=1))
+    made: list[bytes | Failure] = []
+    with Workers(1) as workers, closing(_made(workers, dataset, preprocess, locations)) as results:
+        for each in results:
+            made.append(each)
+            if len(made) < len(wanted) and cancelled():
+                raise CancelledError(f"Stopped after {len(made)} of {len(wanted)} previews.")
     return tuple(
         (image.path, each) for image, each in zip(wanted, made, strict=True) if not isinstance(each, Failure)
     )
+
+
+def _made(
+    workers: Workers, dataset: Dataset, preprocess: Preprocess, locations: Sequence[str]
+) -> Generator[bytes | Failure, None, None]:
+    return workers.map_ordered(Previewer(dataset.root, preprocess), locations, chunk=1)

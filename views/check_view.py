@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from nnguide_core.checks import Check, ModelCard
+from nnguide_core.checks import NO_IMAGE, Check, ModelCard
 from nnguide_core.dataset_report import Copies, DatasetReport
 from views.draft import ROLES
 from views.job_panel import duration
@@ -22,8 +22,7 @@ def show_check(found: Check) -> None:
     _lists(found)
     if found.model is not None:
         _model(found.model)
-    if found.seconds is not None:
-        st.text(f"Computing {found.to_compute:,} images will take about {duration(found.seconds)}.")
+    _time(found)
 
 
 def _warnings(found: Check) -> None:
@@ -37,16 +36,33 @@ def _warnings(found: Check) -> None:
         )
     for dataset, names in report.shared_classes.items():
         _warning(f"{dataset}: {_listed(names)} is also the name of an ID class. Are these images really OOD?")
-    for dataset, labels in found.unknown.items():
-        _warning(
-            f"{dataset}: the model does not know {len(labels):,} of its classes ({_listed(labels)}). "
-            "Their images count as wrongly classified; those of a bank guide like any other."
-        )
+    for caution in found.class_cautions:
+        (_error if caution.none_known else _warning)(caution.text)
     if report.conflicts:
         _warning(f"{counted(len(report.conflicts), 'ID image')} with copies under another class name.")
     if report.resemblances:
         alike = counted(len(report.resemblances), "query", "queries")
         _warning(f"Alike to a bank image without being a copy of one: {alike}.")
+
+
+def _time(found: Check) -> None:
+    """Say how long computing will take, part by part, and what is not counted."""
+    if found.model is None or found.seconds is None or found.feature_seconds is None:
+        return
+    features = (
+        f"computing features of {counted(found.to_compute, 'image')} {_in_words(found.feature_seconds)}"
+    )
+    if not found.to_compute:
+        features = "all features are kept from before"
+    st.text(
+        f"Computing will take about {_in_words(found.seconds)}: loading the model "
+        f"{_in_words(found.model.loading)}, {features}, searching {_in_words(found.search)}. "
+        "The baselines come on top, and other work on this machine makes it longer."
+    )
+
+
+def _in_words(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else "less than 1 s"
 
 
 def _counts(found: Check) -> None:
@@ -56,7 +72,8 @@ def _counts(found: Check) -> None:
             "role": ROLES[each.role],
             "files found": each.found,
             "images read": each.read,
-            "skipped": each.found - each.read,
+            "no image": each.skipped.get(NO_IMAGE, 0),
+            "unreadable": each.found - each.read - each.skipped.get(NO_IMAGE, 0),
             "classes": len(each.class_counts),
         }
         for each in found.report.datasets

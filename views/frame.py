@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import streamlit as st
 
+from nnguide_core.checks import class_cautions
 from nnguide_core.errors import NNGuideError
-from nnguide_core.records import Run, Threshold
+from nnguide_core.records import Role, Run, Threshold
 from views.current import View
 from views.text import literal, markdown_text
 from views.theme import Theme, theme_named
@@ -45,7 +46,7 @@ def run_in_a_line(view: View) -> str:
         f"bank {run.bank.name} ({view.evaluation.bank.size:,} images{_drawn(run)})",
         f"queries {queries}",
         f"k = {run.k}",
-        f"threshold {number(view.threshold)} ({rule_in_words(run.threshold)})",
+        f"threshold {number(view.threshold, 2)} ({rule_in_words(run.threshold)})",
         f"run {run.id[:8]}",
     ]
     return "  ·  ".join(parts)
@@ -53,6 +54,12 @@ def run_in_a_line(view: View) -> str:
 
 def cautions(view: View) -> None:
     """Show, once each, what should be known before a number is believed."""
+    question = view.evaluation.question
+    for found in class_cautions([part.dataset for part in question.parts], question.class_names):
+        if found.none_known:
+            st.error(markdown_text(found.text), icon=":material/error:")
+        elif found.role is not Role.BANK:  # of a bank, the evaluation itself says it
+            st.warning(markdown_text(found.text), icon=":material/warning:")
     for sentence in view.evaluation.cautions:
         st.warning(markdown_text(sentence), icon=":material/warning:")
 

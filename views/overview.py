@@ -3,8 +3,10 @@
 import pandas as pd
 import streamlit as st
 
+from nnguide_core.checks import NO_IMAGE
+from nnguide_core.dataset_report import kind_of
 from nnguide_core.errors import UndefinedMetricError
-from nnguide_core.evaluation import NNGUIDE
+from nnguide_core.evaluation import NNGUIDE, Part
 from views import resources, state
 from views.components.gallery import gallery
 from views.current import View
@@ -29,11 +31,17 @@ def datasets(view: View) -> None:
             "role": _ROLES[part.dataset.role],
             "images": len(part.features),
             "classes": len(part.dataset.class_counts),
-            "skipped files": len(part.dataset.skipped) + len(part.features.skipped),
+            "no image": _without_image(part),
+            "unreadable": len(part.dataset.skipped) + len(part.features.skipped) - _without_image(part),
         }
         for part in view.evaluation.question.parts
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+
+
+def _without_image(part: Part) -> int:
+    """Return how many of the dataset's files are no images at all."""
+    return sum(kind_of(each.reason) == NO_IMAGE for each in part.dataset.skipped)
 
 
 def result(view: View) -> View:
