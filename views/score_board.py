@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from nnguide_core import metrics
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import NNGUIDE
@@ -38,5 +40,12 @@ def _reply(view: View) -> Reply:
         flagged,
         passed_when_kept=metrics.ood_passed_at_id_kept(id_scores, ood_scores),
         flagged_when_caught=metrics.id_flagged_at_ood_caught(id_scores, ood_scores),
+        aupr=tuple(_aupr(id_scores, judged.scores(NNGUIDE, view.k)) for judged in evaluation.ood),
     )
     return Reply(Choice(view.k, view.rule, threshold), exact)
+
+
+def _aupr(id_scores: Tensor, scores: Tensor) -> float | None:
+    """Return the area under the precision-recall curve, OOD positive; None where a side has no score."""
+    finite = scores[scores.isfinite()]
+    return metrics.aupr_ood(id_scores, finite) if len(id_scores) and len(finite) else None

@@ -14,7 +14,9 @@ _WRONGLY = "\0wrongly classified"  # no dataset's name ends so
 
 
 def binned_scores(evaluation: Evaluation) -> BinnedScores:
-    """Return what the browser draws from while the sliders move; ID is split by whether its class is right.
+    """Return what the browser draws from while the sliders move; wrongly classified ID images stand apart.
+
+    An ID image of a class that the model does not know is neither right nor wrong: it is only counted.
 
     Raises:
         UndefinedMetricError: there are no ID or no OOD queries with a score.
@@ -26,8 +28,9 @@ def binned_scores(evaluation: Evaluation) -> BinnedScores:
         id_groups[name] = judged.neighbors.rows(finite & right)
         id_groups[name + _WRONGLY] = judged.neighbors.rows(finite & ~right)
         wrong[name + _WRONGLY] = name
+    unknown = sum(int((judged.features.labels < 0).sum()) for judged in evaluation.id)
     ood_groups = {each.dataset.name: each.neighbors.rows(each.neighbors.finite) for each in evaluation.ood}
-    return as_drawn(binned_over_k(id_groups, ood_groups), wrong)
+    return as_drawn(binned_over_k(id_groups, ood_groups), wrong, unknown)
 
 
 def _not_wrong(judged: Judged) -> Tensor:

@@ -52,6 +52,7 @@ class BinnedScores:
     counts: NDArray[np.integer[Any]]  # (D, K, B) images per bin
     wrong: NDArray[np.integer[Any]] | None = None  # (D, K, B) those whose class was predicted wrongly
     exact: ExactOverK | None = None
+    unknown: int = 0  # ID images of which nobody knows whether their class was predicted rightly
 
     def __post_init__(self) -> None:
         bins = self.edges.shape[-1] - 1
@@ -80,6 +81,7 @@ class Exact:
     level: float = 0.95  # of the two conventions
     passed_when_kept: float | None = None  # share of OOD passed when at least level of ID is kept
     flagged_when_caught: float | None = None  # share of ID flagged when at least level of OOD is caught
+    aupr: tuple[float | None, ...] = ()  # per OOD dataset against all ID, OOD positive; None where undefined
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,16 @@ def scores(
     return chosen
 
 
-def binned_scores(sweep: BinnedSweep, wrong: Mapping[str, str] | None = None) -> BinnedScores:
+def binned_scores(
+    sweep: BinnedSweep, wrong: Mapping[str, str] | None = None, unknown: int = 0
+) -> BinnedScores:
     """Return the core's table as this component draws it.
 
     Args:
         sweep: counts per group, ID groups before OOD groups.
         wrong: group -> dataset, for groups that hold a dataset's wrongly classified images. The dataset's
             own group then holds the others, and both are drawn as one row.
+        unknown: ID images among those others whose class the model does not know, or that have none.
     """
     wrong = wrong or {}
     rows = [place for place, name in enumerate(sweep.groups) if name not in wrong]
@@ -147,6 +152,7 @@ def binned_scores(sweep: BinnedSweep, wrong: Mapping[str, str] | None = None) ->
         counts=by_group[rows] + wrongly,
         wrong=wrongly if wrong else None,
         exact=_exact_over_k(sweep, rows, parts),
+        unknown=unknown,
     )
 
 
@@ -190,7 +196,12 @@ def _table_message(table: BinnedScores) -> tuple[dict[str, Any], dict[str, NDArr
     }
     if table.wrong is not None:
         arrays["wrong"] = table.wrong.astype(np.uint32)
-    header: dict[str, Any] = {"datasets": datasets, "bins": table.edges.shape[1] - 1, "level": None}
+    header: dict[str, Any] = {
+        "datasets": datasets,
+        "bins": table.edges.shape[1] - 1,
+        "level": None,
+        "unknown": table.unknown,
+    }
     if table.exact is not None:
         header["level"] = table.exact.level
         arrays |= _exact_arrays(table.exact)
@@ -227,5 +238,6 @@ def _exact_message(exact: Exact) -> dict[str, Any]:
     return {
         "flagged": list(exact.flagged),
         "level": exact.level,
+        "aupr": list(exact.aupr),
         "conventions": conventions if both else None,
     }

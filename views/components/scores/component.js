@@ -96,6 +96,7 @@ class ScoresView {
     if (!this.outbox.acknowledge(reply.heard) || this.isChoosing) return;
     this.choice = { ...this.choice, ...reply.choice };
     this.exact = reply.exact;
+    this.aupr = { k: reply.choice.k, values: reply.exact?.aupr ?? [] };
     this.draw();
   }
 
@@ -142,6 +143,7 @@ class ScoresView {
     const font = getComputedStyle(this.find(".scores")).fontFamily;
     const kind = this.find("input[name=curve]:checked").value;
     this.state = evaluate(this.table, kIndex, this.choice, this.told());
+    addAreas(this.table, this.state, this.aupr);
     this.sizeCanvases();
     drawHistogram(this.find(".histogram"), this.state, colors, font);
     drawRates(this.find(".rates"), this.state, kind, colors, font);
@@ -159,7 +161,7 @@ class ScoresView {
   sizeCanvases() {
     const height = histogramHeight(this.state.datasets.length);
     setHeight(this.find(".histogram"), height);
-    setHeight(this.find(".rates"), Math.max(height, 300));
+    setHeight(this.find(".rates"), ratesHeight(this.state, height));
   }
 
   showControls(kIndex) {
@@ -175,14 +177,17 @@ class ScoresView {
     this.find(`input[name=rule][value="${this.choice.kind}"]`).checked = true;
   }
 
-  /** Say what every colour means, and the hatching where some ID images are known to be misclassified. */
+  /** Say what every colour and the hatching mean, and of which images nobody knows whether they are wrong. */
   showLegend(colors) {
     const entries = this.groups.map(({ glyph, words, index }) => [`${glyph} ${words}`, colors.groups[index]]);
-    if (this.table.wrong) entries.push(["hatched: class predicted wrongly", hatchedBackground(colors)]);
+    if (this.table.wrong?.some((images) => images > 0)) {
+      entries.push(["hatched: class predicted wrongly", hatchedBackground(colors)]);
+    }
     const drawn = JSON.stringify(entries);
     if (this.drawnLegend === drawn) return;
     this.drawnLegend = drawn;
     this.find(".legend").replaceChildren(...entries.map(([words, background]) => legendEntry(words, background)));
+    this.find(".unknown").textContent = unknownWords(this.table.unknown);
   }
 
   showWords(kind) {
@@ -193,6 +198,13 @@ class ScoresView {
     const curve = kind === "roc" ? "ROC curve" : "Precision and recall curve";
     this.find(".rates").setAttribute("aria-label", `${curve} with the point at the threshold. ${words}`);
   }
+}
+
+/** What the hatching leaves open. */
+function unknownWords(images) {
+  if (!images) return "";
+  const which = images === 1 ? "1 ID image is" : `${count(images)} ID images are`;
+  return `${which} of no class that the model knows: neither rightly nor wrongly classified, and never hatched.`;
 }
 
 const SLIDER_NAMES = {

@@ -3,6 +3,7 @@
 const ROW_HEIGHT = 84;
 const TITLE_HEIGHT = 20;
 const AXIS_HEIGHT = 44;
+const NAME_HEIGHT = 20; // of a curve's line in the legend
 const SHOWN_BINS = 120;
 const SIDES = { left: 8, right: 12 };
 const DASHES = [[], [8, 4], [2, 3], [8, 3, 2, 3], [14, 4], [14, 3, 2, 3]];
@@ -161,13 +162,16 @@ function drawHandle(context, at, height, colors) {
   context.fill();
 }
 
+/** As high as the histogram, but for the names of the curves, which stand below the axis. */
+const ratesHeight = ({ datasets }, height) => Math.max(height, 300 + NAME_HEIGHT * datasets.filter(({ rates }) => rates).length);
+
 /** Draw one ROC or precision-recall curve per OOD dataset, with the point at the threshold. */
 function drawRates(canvas, state, kind, colors, font) {
   const { context, width, height } = fitCanvas(canvas);
-  const box = { left: 52, top: 8, width: width - 64, height: height - 56 };
+  const shown = state.datasets.filter((dataset) => dataset.rates);
+  const box = { left: 52, top: 8, width: width - 64, height: height - 56 - NAME_HEIGHT * shown.length };
   context.font = `13px ${font}`;
   drawRateAxes(context, box, kind, colors);
-  const shown = state.datasets.filter((dataset) => dataset.rates);
   if (!shown.length) return drawNotice(context, box, colors);
   shown.forEach((dataset, index) => drawCurve(context, box, state, dataset, index, kind, colors));
   drawCurveNames(context, box, shown, kind, colors);
@@ -241,13 +245,14 @@ function drawOperatingPoint(context, [x, y], color, accent) {
   context.stroke();
 }
 
+/** Name the curves below the axis, where no curve runs. */
 function drawCurveNames(context, box, datasets, kind, colors) {
-  const left = kind === "roc" ? box.left + box.width * 0.34 : box.left + 10;
-  const top = box.top + box.height - 12 - 20 * datasets.length;
+  const left = box.left;
+  const top = box.top + box.height + 48 + NAME_HEIGHT / 2;
   context.textAlign = "left";
   context.textBaseline = "middle";
   datasets.forEach((dataset, index) => {
-    const y = top + 20 * index;
+    const y = top + NAME_HEIGHT * index;
     context.strokeStyle = colors.series[index % colors.series.length];
     context.lineWidth = 2;
     context.setLineDash(DASHES[index % DASHES.length]);
@@ -258,6 +263,6 @@ function drawCurveNames(context, box, datasets, kind, colors) {
     context.setLineDash([]);
     context.fillStyle = colors.text;
     const room = box.left + box.width - left - 36;
-    context.fillText(fitted(context, `${dataset.auroc} ${dataset.name}`, room), left + 32, y);
+    context.fillText(fitted(context, `${dataset.areas[kind]} ${dataset.name}`, room), left + 32, y);
   });
 }

@@ -105,20 +105,43 @@ function evaluate(table, kIndex, choice, told) {
     side.flagged = sum(datasets.filter((row) => row.ood === Boolean(ood)).map((row) => row.flagged));
   });
   const [id, ood] = sides;
-  addRates(table, kIndex, datasets, id);
+  addRates(datasets, id);
   return { k: table.ks[kIndex], kIndex, threshold, edges, datasets, id, ood, exact: exact !== null };
 }
 
-/** Give every OOD dataset its curve and its AUROC, exact where the table has it. */
-function addRates(table, kIndex, datasets, id) {
+/** Give every OOD dataset its curve. */
+function addRates(datasets, id) {
+  for (const dataset of datasets) {
+    if (dataset.ood && dataset.total && id.total) dataset.rates = ratesOf(dataset, id);
+  }
+}
+
+/** Name the area under both curves of every OOD dataset, exact where the table or the server knows it. */
+function addAreas(table, { datasets, id, k, kIndex }, aupr) {
   const unknown = datasets.filter((dataset) => dataset.ood);
   unknown.forEach((dataset, index) => {
-    if (!dataset.total || !id.total) return;
-    dataset.rates = ratesOf(dataset, id);
-    const known = table.auroc?.[index * table.ks.length + kIndex];
-    const area = known ?? areaUnder(dataset.rates.falseAlarms, dataset.rates.caught);
-    dataset.auroc = `AUROC ${known === undefined ? "≈ " : ""}${area.toFixed(3)}`;
+    if (!dataset.rates) return;
+    const { falseAlarms, caught } = dataset.rates;
+    const auroc = table.auroc?.[index * table.ks.length + kIndex];
+    const told = aupr?.k === k ? (aupr.values[index] ?? undefined) : undefined;
+    dataset.areas = {
+      roc: inWords("AUROC", auroc, areaUnder(falseAlarms, caught)),
+      pr: inWords("AUPR", told, averagePrecision(dataset, id)),
+    };
   });
+}
+
+const inWords = (name, exact, estimate) => `${name} ${exact === undefined ? "≈ " : ""}${(exact ?? estimate).toFixed(3)}`;
+
+/** The precision at every step down the bins, weighed by the OOD images that the step catches. */
+function averagePrecision({ counts, total, rates }, id) {
+  let area = 0;
+  for (let step = 1; step < rates.caught.length; step++) {
+    const hits = counts[counts.length - step];
+    const [alarms, caught] = [rates.falseAlarms[step] * id.total, rates.caught[step] * total];
+    if (hits) area += ((hits / total) * caught) / (alarms + caught);
+  }
+  return area;
 }
 
 /** Both conventions at a level, as shares in [0, 1]: told by the server, known at every k, or estimated. */
