@@ -69,8 +69,17 @@ def test_the_most_frequent_classes_are_named_and_the_others_share_a_colour():
     shown = arrays["codes"].tolist()
     assert shown[:5] == [0] * 5
     assert shown[9:12] == [2] * 3
-    assert shown[-1] == shown[-2] == 255
+    assert shown[-3:-1] == [255, 255]
     assert [header["names"][code] for code in shown[:-3]] == [names[code] for code in codes[:-3]]
+
+
+def test_points_without_a_class_are_told_apart_from_those_of_rarer_classes():
+    names = [f"class {number}" for number in range(10)]
+    header, arrays = coloring_message(ByClass("class", np.array([*range(10), -1]), names))
+    assert (header["others"], header["none"]) == (True, True)
+    assert arrays["codes"].tolist()[-3:] == [255, 255, 254]
+    header, arrays = coloring_message(ByClass("class", np.array([0, 1]), names))
+    assert (header["others"], header["none"]) == (False, False)
 
 
 def test_a_ramp_ignores_outliers_and_unknown_values():

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _CLASSES_COLORED = 8  # as many as the theme has series colours; the other classes share one
-_OTHER_CLASS = 255
+_OTHER_CLASS, _NO_CLASS = 255, 254  # codes, as in colors.js
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class ByValue:
 
 @dataclass(frozen=True)
 class ByClass:
-    """Colour points by class or dataset: the eight most frequent, the others in one colour."""
+    """Colour points by class or dataset: the eight most frequent; the others, and those without, share one."""
 
     label: str
     codes: NDArray[np.integer[Any]]  # (N,) places in names, −1 where unknown
@@ -199,7 +199,8 @@ def _coloring_message(coloring: ByValue | ByClass | None) -> tuple[dict[str, Any
     label = literal(coloring.label)
     if isinstance(coloring, ByClass):
         codes, names = _most_frequent(coloring)
-        return {"kind": "class", "label": label, "names": names}, {"codes": codes}
+        shared = {"others": bool((codes == _OTHER_CLASS).any()), "none": bool((codes == _NO_CLASS).any())}
+        return {"kind": "class", "label": label, "names": names, **shared}, {"codes": codes}
     finite = coloring.values[np.isfinite(coloring.values)]
     low, high = np.quantile(finite, [0.01, 0.99]) if len(finite) else (0.0, 1.0)
     header = {
@@ -218,6 +219,7 @@ def _most_frequent(coloring: ByClass) -> tuple[NDArray[np.uint8], list[str]]:
     shown = [int(code) for code in np.argsort(-counts, kind="stable")[:_CLASSES_COLORED] if counts[code]]
     renumbered = np.full(len(coloring.names) + 1, _OTHER_CLASS, dtype=np.uint8)  # the last is for −1
     renumbered[shown] = np.arange(len(shown))
+    renumbered[-1] = _NO_CLASS
     return renumbered[coloring.codes], [literal(coloring.names[code]) for code in shown]
 
 

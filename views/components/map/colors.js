@@ -1,5 +1,8 @@
 // The colour of every point, packed, in the index's order, for each way to colour; and the legend to it.
 
+const OTHER_CLASS = 255; // codes of points that have no colour of their own, as the server numbers them
+const NO_CLASS = 254;
+
 /** The colour of each sorted place: by group, by value or by class; only is one class to show, or null. */
 function colorsOf(index, coloring, palette, only) {
   if (isByGroup(coloring)) return groupColors(index, palette);
@@ -40,14 +43,18 @@ function rampOf(stops) {
   });
 }
 
+/** The colour of a class by its code; points without one stand out from those that are not selected. */
+function classColor(code, palette) {
+  return code === NO_CLASS ? palette.text : (palette.series[code] ?? palette.groups[0]);
+}
+
 function classColors(index, coloring, palette, only) {
-  const others = packedColor(palette.groups[0]);
-  const faint = blend(packedColor(palette.background), others, 128);
-  const packed = palette.series.map(packedColor);
+  const faint = blend(packedColor(palette.background), packedColor(palette.groups[0]), 128);
+  const packed = Uint32Array.from({ length: OTHER_CLASS + 1 }, (_, code) => packedColor(classColor(code, palette)));
   return Uint32Array.from(index.order, (point) => {
     const code = coloring.codes[point];
     if (only !== null && code !== only) return faint;
-    return code < packed.length ? packed[code] : others;
+    return packed[code];
   });
 }
 
@@ -55,10 +62,22 @@ function classColors(index, coloring, palette, only) {
 function wordsOf(point, group, legend, coloring) {
   const words = [legend.find(({ index }) => index === group)?.words ?? ""];
   if (coloring?.kind === "value" && !Number.isNaN(coloring.values[point])) {
-    words.push(`${coloring.label}: ${signed(coloring.values[point], 3)}`);
+    words.push(`${coloring.label}: ${signed(coloring.values[point])}`);
   }
-  if (coloring?.kind === "class") words.push(`${coloring.label}: ${coloring.names[coloring.codes[point]] ?? "another"}`);
+  if (coloring?.kind === "class") words.push(`${coloring.label}: ${className(coloring, coloring.codes[point])}`);
   return words;
+}
+
+function className({ names }, code) {
+  return code === NO_CLASS ? "none known" : (names[code] ?? "another");
+}
+
+/** The classes that a legend names: code and words of each that has points. */
+function classEntries({ names, label, others, none }) {
+  const entries = names.map((words, code) => ({ code, words }));
+  if (others) entries.push({ code: OTHER_CLASS, words: `another ${label}` });
+  if (none) entries.push({ code: NO_CLASS, words: `no ${label} known` });
+  return entries;
 }
 
 /** The bar that explains a ramp: its colours with the values at both ends and at the centre. */

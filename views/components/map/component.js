@@ -264,8 +264,8 @@ class MapView {
 
   showLegend() {
     const entries = this.legend.map((group) => groupButton(this, group, isByGroup(this.coloring)));
-    const classes = this.coloring?.kind === "class" ? this.coloring.names : [];
-    entries.push(...classes.map((name, code) => classButton(this, name, code)));
+    const classes = this.coloring?.kind === "class" ? classEntries(this.coloring) : [];
+    entries.push(...classes.map((entry) => classButton(this, entry)));
     const focused = entries.findIndex((_, at) => this.find(".legend").children[at]?.contains(this.root.activeElement));
     this.find(".legend").replaceChildren(...entries);
     if (focused >= 0) entries[focused].querySelector("button").focus();
@@ -278,7 +278,7 @@ class MapView {
 function groupButton(view, { index, words }, byGroup) {
   const color = byGroup ? view.palette.groups[index] : view.palette.text;
   const shown = !view.hidden.has(index);
-  return legendButton(markerPicture(SHAPES[index], color), words, shown, () => {
+  return legendButton(markerPicture(SHAPES[index], color, Math.min(1, SIZES[index])), words, shown, () => {
     if (shown) view.hidden.add(index);
     else view.hidden.delete(index);
     view.showLegend();
@@ -287,10 +287,10 @@ function groupButton(view, { index, words }, byGroup) {
 }
 
 /** A legend entry that greys every other class while it is pressed. */
-function classButton(view, name, code) {
-  const color = view.palette.series[code] ?? view.palette.groups[0];
+function classButton(view, { code, words }) {
+  const color = classColor(code, view.palette);
   const pressed = view.only === code;
-  const entry = legendButton(markerPicture("disc", color), name, pressed || view.only === null, () => {
+  const entry = legendButton(markerPicture("disc", color), words, pressed || view.only === null, () => {
     view.only = pressed ? null : code;
     view.recolor();
   });
@@ -307,12 +307,13 @@ function legendButton(picture, words, pressed, press) {
   return entry;
 }
 
-function markerPicture(shape, color) {
+/** A marker for the legend; size is relative, for shapes that only differ by that. */
+function markerPicture(shape, color, size = 1) {
   const canvas = Object.assign(document.createElement("canvas"), { width: 36, height: 36 });
   const context = canvas.getContext("2d");
   Object.assign(context, { fillStyle: color, strokeStyle: color });
   context.setTransform(2, 0, 0, 2, 18, 18);
-  drawShape(context, shape, 6);
+  drawShape(context, shape, 6 * size);
   return canvas;
 }
 

@@ -6,7 +6,7 @@ const DENSITY_CELL = 3; // CSS pixels
 const ERRORS_SHOWN = 2000; // misflagged points drawn over a density picture at most
 const ERROR_GROUPS = [3, 4]; // false alarms and misses, as in views/theme.py
 const SHAPES = ["disc", "disc", "square", "cross", "diamond"];
-const SIZES = [0.75, 1, 0.9, 1.5, 1.6]; // of a group's marker, relative
+const SIZES = [0.55, 1, 0.9, 1.5, 1.6]; // of a group's marker, relative; a bank image is a dot
 const BORDER = 24; // device pixels around the image, so that a marker at the edge needs no test
 
 /** Colours as the image holds them: 0xAABBGGRR, opaque. */
