@@ -97,6 +97,7 @@ def hubs(view: View) -> None:
         hide_index=True,
         width="stretch",
         row_height=52,
+        height="content",
         column_config={"picture": st.column_config.ImageColumn("picture", width="small")},
     )
 
