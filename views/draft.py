@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Literal
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from nnguide_core.datasets import allowed_path
@@ -21,7 +21,18 @@ from views.login import is_ours
 from views.text import literal, markdown_text
 from views.upload_memory import free
 
-__all__ = ["ROLES", "add", "add_datasets", "chosen", "edit"]
+__all__ = [
+    "ROLES",
+    "add",
+    "add_datasets",
+    "chosen",
+    "edit",
+    "is_unchanged",
+    "note",
+    "path_field",
+    "path_taken",
+    "row_names",
+]
 
 ROLES = {
     Role.BANK: "bank: ID training images",
@@ -29,7 +40,10 @@ ROLES = {
     Role.OOD: "OOD",
 }
 _WAYS = ("from a folder or zip on this machine", "upload a folder", "upload files or zips", "opened before")
+_WIDTHS = (4, 3, 4, 1)  # of a row's columns
+_PATH = "draft_path"
 _DRAFT = "draft"
+_NOTED = "draft_noted"  # the key of the job that would compute what the forms hold
 
 
 def chosen() -> tuple[Chosen, ...]:
@@ -58,26 +72,52 @@ def add_datasets() -> None:
         _upload(folder=way == _WAYS[1])
 
 
+def note(key: str) -> None:
+    """Remember which job would compute what the forms hold now; "" for none yet."""
+    state.keep(_NOTED, key)
+
+
+def is_unchanged(key: str) -> bool:
+    """Return whether the forms still hold what the job with this key computes."""
+    return bool(state.kept(_NOTED, "") == key)
+
+
+def row_names(columns: Sequence[DeltaGenerator], *names: str) -> None:
+    """Name the fields of the rows below once."""
+    for column, name in zip(columns, names, strict=False):
+        column.caption(name)
+
+
+def path_field(name: str, label: str) -> str:
+    """Show a field for a path in a form; it is empty again once path_taken was called."""
+    return st.text_input(label, max_chars=4096, key=f"{name}.{state.kept(name, 0)}")
+
+
+def path_taken(name: str) -> None:
+    """Empty the field that path_field shows under a name: another key is another widget."""
+    state.keep(name, state.kept(name, 0) + 1)
+
+
 def edit() -> None:
     """Show the datasets chosen so far, with their names and roles to change."""
     found = chosen()
     if not found:
         st.info("Add the images that the classifier was trained on or tested with (ID), and OOD folders.")
         return
-    edited = [_row(place, each) for place, each in enumerate(found)]
+    row_names(st.columns(_WIDTHS), "dataset", "role", "images")
+    edited = [_row(each) for each in found]
     kept = tuple(each for each in edited if each is not None)
     state.keep(_DRAFT, kept)
     if len(kept) < len(found):
         st.rerun()
 
 
-def _row(place: int, one: Chosen) -> Chosen | None:
+def _row(one: Chosen) -> Chosen | None:
     """Return a dataset with the name and role that the user gives it, None to leave it out."""
     key = fingerprint(one.fingerprint, one.known_name, one.known_role)[:16]
-    name_at, role_at, counts_at, remove_at = st.columns([4, 3, 4, 1], vertical_alignment="bottom")
-    hidden: Literal["visible", "collapsed"] = "visible" if place == 0 else "collapsed"
+    name_at, role_at, counts_at, remove_at = st.columns(_WIDTHS, vertical_alignment="center")
     name = name_at.text_input(
-        "dataset", value=one.name, key=f"name.{key}", max_chars=200, label_visibility=hidden
+        "dataset", value=one.name, key=f"name.{key}", max_chars=200, label_visibility="collapsed"
     )
     roles = list(Role)
     role = role_at.selectbox(
@@ -86,9 +126,9 @@ def _row(place: int, one: Chosen) -> Chosen | None:
         index=roles.index(one.role),
         format_func=ROLES.__getitem__,
         key=f"role.{key}",
-        label_visibility=hidden,
+        label_visibility="collapsed",
     )
-    skipped = f", {one.skipped:,} skipped" if one.skipped else ""
+    skipped = f", {one.skipped:,} skipped (no image, or unreadable)" if one.skipped else ""
     classes = f", classes: {one.classes:,}" if one.classes else ", no classes"
     counts_at.text(f"images: {one.images:,}{classes}{skipped}")
     if remove_at.button("Remove", key=f"remove.{key}", icon=":material/close:", type="tertiary"):
@@ -111,12 +151,13 @@ def _from_disk() -> None:
     """Read a folder, zip or list by its path, inside the allowed folders only."""
     roots = ", ".join(map(str, data_roots()))
     with st.form("disk", border=False):
-        typed = st.text_input("path of a folder, a zip, or a list of images (.txt, .csv)", max_chars=4096)
+        typed = path_field(_PATH, "path of a folder, a zip, or a list of images (.txt, .csv)")
         asked = st.form_submit_button("Add", type="primary")
     st.text(literal(f"Allowed folders: {roots}. Set NNGUIDE_DATA_ROOTS to allow others."))
     if asked and typed.strip():
         path = allowed_path(typed)
         job_panel.start_scan(path, path.stem or path.name, Role.OOD)
+        path_taken(_PATH)
         st.rerun()
 
 

@@ -13,8 +13,7 @@ from nnguide_core.plans import answer, guessed_role, unique_name
 from nnguide_core.questions import keep
 from nnguide_core.records import Role, fingerprint
 from nnguide_core.settings import BankSettings, data_roots
-from views import job_panel, resources, state
-from views.draft import ROLES
+from views import draft, job_panel, resources, state
 from views.model_choice import bank_options, class_names
 from views.text import literal
 from views.upload_memory import free
@@ -22,6 +21,8 @@ from views.upload_memory import free
 __all__ = ["own_features"]
 
 _FILES = "own_features"
+_PATH = "own_features_path"
+_WIDTHS = (4, 4, 1)  # of a row's columns
 _FORMAT = (
     "safetensors or npz with the arrays features (images, D) and logits (images, C) or head_weight (C, D) "
     "with head_bias; optional: labels (images,) and paths (images,). Images are shown where the paths lie "
@@ -38,6 +39,7 @@ def own_features() -> None:
     with st.expander("Bank and scoring"):
         settings, _ = bank_options(with_split=False)
     names = class_names("own_features.classes")
+    draft.note(_key(files, settings, names))
     if files and st.button("Compute", type="primary", key="own_features.compute"):
         _start(files, settings, names)
         st.rerun()
@@ -45,12 +47,13 @@ def own_features() -> None:
 
 def _add_by_path() -> None:
     with st.form("features file", border=False):
-        typed = st.text_input("path of a features file", max_chars=4096)
-        asked = st.form_submit_button("Add")
+        typed = draft.path_field(_PATH, "path of a features file")
+        asked = st.form_submit_button("Add", type="primary")
     st.text(literal(f"Allowed folders: {', '.join(map(str, data_roots()))}."))
     if asked and typed.strip():
         path = allowed_path(typed)
         _add(path, path.stem)
+        draft.path_taken(_PATH)
         st.rerun()
 
 
@@ -83,14 +86,23 @@ def _add(path: Path, name: str) -> None:
 def _edit() -> list[OwnFile]:
     """Show the files with their names and roles to change; return them as they are now."""
     kept = []
+    if _files():
+        draft.row_names(st.columns(_WIDTHS), "dataset", "role")
     for path, name, role in _files():
         key = fingerprint(path)[:16]
-        name_at, role_at, remove_at = st.columns([4, 4, 1], vertical_alignment="bottom")
-        name = name_at.text_input("dataset", value=name, key=f"own.name.{key}", max_chars=200)
+        name_at, role_at, remove_at = st.columns(_WIDTHS, vertical_alignment="center")
+        name = name_at.text_input(
+            "dataset", value=name, key=f"own.name.{key}", max_chars=200, label_visibility="collapsed"
+        )
         roles = list(Role)
         place = roles.index(role)
         role = role_at.selectbox(
-            "role", roles, index=place, format_func=ROLES.__getitem__, key=f"own.role.{key}"
+            "role",
+            roles,
+            index=place,
+            format_func=draft.ROLES.__getitem__,
+            key=f"own.role.{key}",
+            label_visibility="collapsed",
         )
         removed = remove_at.button(
             "Remove", key=f"own.remove.{key}", icon=":material/close:", type="tertiary"
@@ -107,12 +119,18 @@ def _edit() -> list[OwnFile]:
     ]
 
 
-def _start(files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None) -> None:
+def _key(files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None) -> str:
+    """Return the key of the job that computes these files."""
     wanted = [f"{each.path} {each.name} {each.role}" for each in files]
-    key = fingerprint("own features", repr(settings), repr(names), *wanted)
+    return fingerprint("own features", repr(settings), repr(names), *wanted)
+
+
+def _start(files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None) -> None:
     title = f"Judging {', '.join(each.name for each in files)}"
     work = partial(_compute, tuple(files), settings, names)
-    job_panel.watch(resources.jobs().start(key, title, work, about={"kind": "features"}))
+    job_panel.watch(
+        resources.jobs().start(_key(files, settings, names), title, work, about={"kind": "features"})
+    )
 
 
 def _compute(

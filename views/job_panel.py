@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from nnguide_core.allowed_paths import still_allowed
-from nnguide_core.checks import Check, check
+from nnguide_core.checks import Check, check, with_class_count
 from nnguide_core.errors import StoreError
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.plans import Chosen, Plan, compute, scan
@@ -24,6 +24,7 @@ __all__ = [
     "COMPUTING",
     "KINDS",
     "check_key",
+    "compute_key",
     "duration",
     "job_panel",
     "say",
@@ -76,12 +77,17 @@ def check_key(plan: Plan) -> str:
     return f"check {plan.key}"
 
 
+def compute_key(plan: Plan) -> str:
+    """Return the key of the job that computes a plan."""
+    return f"compute {plan.key}"
+
+
 def start_compute(plan: Plan) -> None:
     """Compute a plan in the background; a second session that wants the same watches the same job."""
     names = ", ".join(each.name for each in plan.datasets)
     about = {"kind": "compute", "plan": plan.to_json()}
     title = f"Computing {names} with {plan.spec.name}"
-    watch(resources.jobs().start(f"compute {plan.key}", title, partial(_compute, plan), about=about))
+    watch(resources.jobs().start(compute_key(plan), title, partial(_compute, plan), about=about))
 
 
 def watch(job: Job[Any]) -> None:
@@ -97,10 +103,15 @@ def say(kind: str, text: str, *, is_error: bool = False) -> None:
     state.keep(_SAID, (*state.kept(_SAID, ()), _Said(kind, text, is_error)))
 
 
-def take_finished(on_done: Mapping[str, OnDone]) -> None:
-    """Hand the results that this session waits for to on_done, by the kind of job; say what failed."""
+def take_finished(on_done: Mapping[str, OnDone], is_offered: Callable[[Job[Any]], bool]) -> None:
+    """Hand the results that this session waits for to on_done, by the kind of job; say what failed.
+
+    Those of other sessions' jobs, and those for which is_offered holds, are only offered.
+    """
     for job in _over(_WATCHED):
-        if job.state is JobState.DONE and job.about["kind"] in on_done:
+        if job.state is JobState.DONE and job.about["kind"] in on_done and is_offered(job):
+            state.keep("job_offers", (*state.kept("job_offers", ()), job.key))
+        elif job.state is JobState.DONE and job.about["kind"] in on_done:
             on_done[job.about["kind"]](job)
         elif job.state is JobState.FAILED:
             say(job.about["kind"], job.error, is_error=True)
@@ -154,7 +165,7 @@ def _over(name: str) -> list[Job[Any]]:
 
 
 def _offer(on_done: Mapping[str, OnDone]) -> None:
-    """Offer the results of jobs that were not started in this session."""
+    """Offer the results that are not taken over by themselves."""
     for key in state.kept("job_offers", ()):
         job = resources.jobs().get(key)
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
@@ -195,6 +206,9 @@ def _in_words(job: Job[Any], progress: Progress | None) -> str:
 
     With a total: "120 of 400 images, 35 per second, 8 s left".
     """
+    if job.is_cancelling:
+        step = (progress.step or "this batch of images") if progress is not None else job.note
+        return f"stopping, as soon as this is over: {step}" if step else "stopping"
     if progress is None:
         return job.note or "starting"
     if not progress.total:
@@ -256,7 +270,8 @@ def _check(plan: Plan, context: JobContext) -> Check:
 
 def _compute(plan: Plan, context: JobContext) -> str:
     _check_checkpoint(plan)
-    return compute(resources.workspace(), plan, context, resources.hand_over)
+    complete = replace(plan, spec=with_class_count(plan.spec))
+    return compute(resources.workspace(), complete, context, resources.hand_over)
 
 
 def _check_checkpoint(plan: Plan) -> None:

@@ -85,10 +85,10 @@ def bank_options(*, with_split: bool = True) -> tuple[BankSettings, float]:
     return settings, share / 100
 
 
-def class_names(key: str) -> tuple[str, ...] | None:
-    """Return the class names that the user typed, None where none were."""
+def class_names(key: str, without: str = "for its own") -> tuple[str, ...] | None:
+    """Return the class names that the user typed, None where none were, which without explains."""
     text = st.text_area(
-        "class names, one per line, in the order of the model's outputs; empty for its own",
+        f"class names, one per line, in the order of the model's outputs; empty {without}",
         key=state.field(key, ""),
     )
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
@@ -141,10 +141,17 @@ def _own() -> ModelSpec | None:
         key=state.field("checkpoint.path", ""),
     )
     given = right.file_uploader("or upload it", key="checkpoint.upload")
-    architecture = st.text_input(
+    left, right = st.columns(2)
+    architecture = left.text_input(
         "architecture (a torchvision or timm name)", key=state.field("checkpoint.architecture", "resnet50")
     )
-    names_given, layer, precision, size = _details(with_size=True)
+    count = right.number_input(
+        "number of classes, 0 to take it from the checkpoint",
+        0,
+        10**6,
+        key=state.field("checkpoint.count", 0),
+    )
+    names_given, layer, precision, size = _details(with_size=True, without_names="to number them")
     if given is not None:
         held = state.kept("checkpoint", ("", None))
         if held[0] != given.file_id:
@@ -166,16 +173,19 @@ def _own() -> ModelSpec | None:
         architecture.strip(),
         checkpoint=path,
         class_names=names_given,
+        class_count=int(count) or None,
         feature_layer=layer,
         image_size=size,
         precision=precision,
     )
 
 
-def _details(*, with_size: bool) -> tuple[tuple[str, ...] | None, str | None, Precision, int | None]:
+def _details(
+    *, with_size: bool, without_names: str = "for its own"
+) -> tuple[tuple[str, ...] | None, str | None, Precision, int | None]:
     """Return class names, feature layer, precision and image size, None where the model's own count."""
     with st.expander("Class names, feature layer, precision"):
-        names = class_names("model.classes")
+        names = class_names("model.classes", without_names)
         left, middle, right = st.columns(3)
         layer = left.text_input(
             "layer whose input is the features; empty to find it",

@@ -1,7 +1,7 @@
 """The data page's ways to another run: own images, own features, earlier runs, the demo."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -25,6 +25,7 @@ _BELOW = {  # kinds of jobs that are shown where they were started
     "Own images": (*job_panel.ADDING, *job_panel.COMPUTING),
     "Own features": ("features",),
 }
+_OPENING = ("compute", "features")  # kinds of jobs whose result is a run
 _DONE = {"scan": draft.add, "upload": draft.add}
 
 
@@ -35,7 +36,7 @@ def open_run() -> View | None:
 
 def choose_way() -> str:
     """Return what the data page shows: the open run, or a way to another one."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="center"):
         way = st.segmented_control(
             "What to look at",
             WAYS,
@@ -52,10 +53,16 @@ def choose_way() -> str:
 
 def take_results(way: str) -> None:
     """Take over what the jobs of this session have finished; show those that have no place further down."""
-    job_panel.take_finished(
-        {**_DONE, "compute": _open_result, "features": _open_result, "check": lambda _: None}
-    )
     below = _BELOW.get(way, ())
+
+    def is_offered(job: Job[Any]) -> bool:
+        """Return whether opening the result would take away what the user does now."""
+        kind = job.about["kind"]
+        return kind in _OPENING and (kind not in below or not draft.is_unchanged(job.key))
+
+    job_panel.take_finished(
+        {**_DONE, **dict.fromkeys(_OPENING, _open_result), "check": lambda _: None}, is_offered
+    )
     job_panel.job_panel([kind for kind in job_panel.KINDS if kind not in below])
 
 
@@ -70,6 +77,7 @@ def own_images() -> None:
     with st.expander("3. Bank and scoring"):
         settings, share = bank_options()
     checked = None
+    draft.note("")
     if spec is not None and draft.chosen():
         checked = _check_and_compute(Plan(spec, draft.chosen(), settings, share))
     job_panel.job_panel(job_panel.COMPUTING)
@@ -79,6 +87,7 @@ def own_images() -> None:
 
 def _check_and_compute(plan: Plan) -> Job[Check] | None:
     """Offer both; return the check of this plan, if there was one."""
+    draft.note(job_panel.compute_key(plan))
     checked = resources.jobs().get(job_panel.check_key(plan))
     is_checked = checked is not None and checked.state is JobState.DONE
     with st.container(horizontal=True):
