@@ -70,7 +70,7 @@ def decode_image(data: bytes) -> Outcome:
     """Decode untrusted bytes as a scan does."""
     from nnguide_core.reading import check
 
-    return outcome_of(lambda: check(data))
+    return outcome_of(lambda: check(data), is_limited=True)
 
 
 def open_zip(case: tuple[Path, Sequence[str], Mapping[str, str]]) -> Outcome:

@@ -5,7 +5,7 @@ import re
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,17 +115,23 @@ def made(cases: Iterable[Any], folder: Path, name: str) -> Iterator[tuple[str, P
         yield case.name, path, case.expected
 
 
-def outcome_of(work: Callable[[], object]) -> Outcome:
-    """Do the work here, a worker's limit of memory lifted; say what came of it and what it took."""
+def outcome_of(work: Callable[[], object], *, is_limited: bool = False) -> Outcome:
+    """Do the work here; say what came of it and what it took.
+
+    Args:
+        work: takes one hostile input.
+        is_limited: whether the program does this in a worker, whose limit of memory then stands and may be
+            what an input is refused for; it is lifted otherwise, so that what is taken can be seen.
+    """
     before, began = memory_of_this_process("VmRSS"), time.process_time()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     verdict, kind, is_named, is_starved = "ok", "", True, False
     try:
-        with _room():
+        with nullcontext() if is_limited else _room():
             work()
     except NNGuideError as error:
         verdict, kind, is_named = str(error), type(error).__name__, _is_sentence(str(error))
-        is_starved = _is_starved(error)
+        is_starved = not is_limited and _is_starved(error)
     except Exception as error:  # noqa: BLE001 - what should not have come is what is looked for
         verdict, kind, is_named = f"{type(error).__name__}: {error}"[:300], type(error).__name__, False
         is_starved = _is_starved(error)
