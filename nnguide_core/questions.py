@@ -47,12 +47,11 @@ def ask(
         CancelledError: stopped on request; finished batches are kept for the next time.
     """
     parts = extract_parts(classifier, datasets, workspace=workspace, progress=progress, cancelled=cancelled)
-    head = classifier.head if isinstance(classifier.head, torch.nn.Linear) else None
     question = Question(
         classifier.fingerprint,
         classifier.name,
         classifier.class_names,
-        head,
+        classifier.head,
         parts,
         settings or BankSettings(),
         spec_as_json(classifier.spec),
