@@ -86,7 +86,7 @@ def energy_guidance_plane(
             figure.add_trace(_density(images, spans, name, color))
     figure.add_trace(_threshold_curve(threshold, spans, theme))
     figure.add_trace(_this_image(image, group, theme))
-    figure.update_xaxes(title_text="energy (log Σ exp of the logits)", range=spans[0])
+    figure.update_xaxes(title_text="energy (log Σ exp of logits)", range=spans[0])
     figure.update_yaxes(title_text="guidance (mean of bank energy × cosine)", range=spans[1])
     return finish(figure, theme)
 
@@ -195,7 +195,7 @@ def _threshold_curve(threshold: float, spans: tuple[list[float], list[float]], t
         x=energy,
         y=np.where(visible, guidance, np.nan),
         mode="lines",
-        name=f"threshold: guidance × energy = {-threshold:.4g}",
+        name=f"threshold (product {-threshold:.4g})",
         line={"color": theme.accent, "width": 2, "dash": "dash"},
         hovertemplate="threshold: energy %{x:.2f}, guidance %{y:.2f}<extra></extra>",
     )

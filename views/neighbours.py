@@ -7,11 +7,13 @@ from nnguide_core.records import ImageRef
 from views import resources
 from views.current import View
 from views.frame import number
+from views.pictures import boxed
 from views.queries import Query
 from views.text import literal
 
 __all__ = ["bank_image", "neighbour_choice"]
 
+_PICTURE = 96  # pixels
 _CARD_WIDTH = 170  # pixels; as many cards stand side by side as there is room for
 
 
@@ -35,9 +37,8 @@ def neighbour_choice(view: View, query: Query, usual: Typical | None) -> frozens
     cards = st.container(horizontal=True)
     unticked = set()
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
-        with cards.container(border=True, width=_CARD_WIDTH):
-            if image.id in pictures:
-                st.image(pictures[image.id], width=96)
+        with cards.container(border=True, width=_CARD_WIDTH, height="stretch"):
+            st.image(boxed(pictures.get(image.id)), width=_PICTURE)
             st.text(
                 literal(image.label or image.path)
                 + f"\ncosine {number(float(nearest.cosines[0, place]))}"

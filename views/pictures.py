@@ -2,7 +2,9 @@
 
 import base64
 
-__all__ = ["as_address"]
+__all__ = ["as_address", "boxed"]
+
+_SIDE = 96  # units of the drawing; it is shown at any size
 
 
 def as_address(picture: bytes | None) -> str | None:
@@ -12,3 +14,10 @@ def as_address(picture: bytes | None) -> str | None:
     'data:image/webp;base64,UklGRg=='
     """
     return None if picture is None else f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+
+
+def boxed(picture: bytes | None) -> str:
+    """Return a square SVG that holds a thumbnail whole and centred, whatever its shape; empty where there is none."""
+    address = as_address(picture)
+    inside = f'<image width="{_SIDE}" height="{_SIDE}" href="{address}"/>' if address else ""
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_SIDE} {_SIDE}">{inside}</svg>'

@@ -18,6 +18,7 @@ from views.components.gallery import gallery
 from views.current import View
 from views.frame import cautions, run_strip
 from views.metrics_view import show_metrics
+from views.pictures import boxed
 from views.queries import Query, find_query, query_at, tiles
 from views.text import literal
 from views.why import why
@@ -27,6 +28,8 @@ __all__ = ["Found", "choose_image", "choose_queue", "effect", "explain", "give_v
 _SELECTION = "from the map"
 _EVERY = "all"
 _MOST_TILES = 500
+_PICTURE = 220  # pixels of the image that is explained
+_ORDER = 260  # pixels: the longest order is not cut
 _KEYS = ("1", "2", "3", "4", "5", "6")  # one per verdict; C and R are Streamlit's own
 
 
@@ -106,27 +109,26 @@ def give_verdict(view: View, found: Found, query: Query) -> None:
     note = st.text_input(
         "note", value=said.note if said else "", key=f"note.{query.image.id}", max_chars=1000
     )
-    columns = st.columns(len(VERDICTS) + 1)
-    for column, verdict, shortcut in zip(columns, VERDICTS, _KEYS, strict=False):
+    buttons = st.container(horizontal=True)
+    for verdict, shortcut in zip(VERDICTS, _KEYS, strict=True):
         mark = ":material/check:" if said and said.decision == verdict else None
-        if column.button(verdict, key=f"say.{verdict}", shortcut=shortcut, icon=mark, width="stretch"):
+        if buttons.button(verdict, key=f"say.{verdict}", shortcut=shortcut, icon=mark):
             _say(view, query.image.id, verdict, note)
             _advance(view, found, query.image.id)
-    if columns[-1].button("undo", key="undo", shortcut="U", disabled=not _given(), width="stretch"):
+    if buttons.button("undo", key="undo", shortcut="U", disabled=not _given()):
         _undo(view)
 
 
 def explain(view: View, query: Query) -> None:
     """Show the image large and the why panel."""
-    picture, panel = st.columns([1, 5])
-    with picture:
-        data = resources.large_picture(query.judged.dataset, query.image)
-        if data is not None:
-            st.image(data, width="stretch")
-        for line in (query.image.path, query.judged.dataset.name, query.group):
-            st.text(literal(line))
-    with panel:
-        why(view, query)
+    beside = st.container(horizontal=True)
+    data = resources.large_picture(query.judged.dataset, query.image)
+    if data is not None:
+        beside.image(boxed(data), width=_PICTURE)
+    words = beside.container()
+    for line in (query.image.path, query.judged.dataset.name, query.group):
+        words.text(literal(line))
+    why(view, query)
 
 
 def effect(view: View) -> None:
@@ -169,10 +171,10 @@ def _definition(name: str) -> str:
 def _filtered(view: View, situation: Situation, places: Places) -> list[tuple[Judged, int]]:
     """Let the user filter by dataset, class and predicted class, and order by margin."""
     names = view.evaluation.question.class_names
-    columns = st.columns(4)
-    dataset = _choice(columns[0], "dataset", [each.dataset.name for each in view.evaluation.queries])
-    label = _choice(columns[1], "class", resources.label_names(view.run.question))
-    predicted = _choice(columns[2], "predicted class", names)
+    filters = st.container(horizontal=True)
+    dataset = _choice(filters, "dataset", [each.dataset.name for each in view.evaluation.queries])
+    label = _choice(filters, "class", resources.label_names(view.run.question))
+    predicted = _choice(filters, "predicted class", names)
     kept = narrowed(
         situation,
         places,
@@ -180,7 +182,9 @@ def _filtered(view: View, situation: Situation, places: Places) -> list[tuple[Ju
         label=label,
         predicted=None if predicted is None else names.index(predicted),
     )
-    order = columns[3].selectbox("order", list(ORDERS), key=state.field("order", next(iter(ORDERS))))
+    order = filters.selectbox(
+        "order", list(ORDERS), key=state.field("order", next(iter(ORDERS))), width=_ORDER
+    )
     return ordered(situation, kept, order)
 
 

@@ -17,6 +17,8 @@ from views.text import literal, markdown_text
 __all__ = ["decision_in_words", "gap_in_words", "why"]
 
 _TOP = 5  # classes shown
+_PLANE_HEIGHT = 560  # pixels, as tall as the two figures beside it
+_OVER_K_HEIGHT = 300
 
 
 def why(view: View, query: Query) -> None:
@@ -24,12 +26,11 @@ def why(view: View, query: Query) -> None:
     usual = typical(view.evaluation, int(query.judged.predicted[query.row]), view.k)
     st.markdown("#### Why?")
     st.text(literal(f"{decision_in_words(view, query)} {gap_in_words(query, usual)}"))
-    plane, by_k, classes = st.columns([5, 5, 4])
+    plane, beside = st.columns(2)
     with plane:
         _plane(view, query)
-    with by_k:
+    with beside:
         _over_k(view, query)
-    with classes:
         _classes(view, query)
     unticked = neighbour_choice(view, query, usual)
     if unticked:
@@ -71,7 +72,7 @@ def _plane(view: View, query: Query) -> None:
     sides = [_quantities(view, ood=ood) for ood in (False, True)]
     point = (float(query.neighbors.energy), float(query.neighbors.guidance))
     figure = energy_guidance_plane(sides[0], sides[1], point, query.group, view.threshold, current_theme())
-    figure.update_layout(height=340)
+    figure.update_layout(height=_PLANE_HEIGHT)
     st.plotly_chart(figure, theme=None, width="stretch", key="why_plane")
 
 
@@ -96,7 +97,7 @@ def _over_k(view: View, query: Query) -> None:
     figure = score_over_k(
         ks, found.scores.numpy(), found.thresholds.numpy(), view.k, query.is_ood, current_theme()
     )
-    figure.update_layout(height=340)
+    figure.update_layout(height=_OVER_K_HEIGHT)
     st.plotly_chart(figure, theme=None, width="stretch", key="why_over_k")
     st.caption(_flips_in_words(found.ks, bool(found.flagged[view.k - 1]), len(ks)))
 

@@ -8,6 +8,7 @@ from nnguide_core.demo import demo_features
 LONG = 240_000  # ms for the first page of a server, and for its first map
 PAGES = ("data", "scores", "map", "triage", "export")
 WINDOWS = {"light": ("light", 1280), "dark": ("dark", 1280), "narrow": ("light", 600)}
+BETWEEN = {"700": ("light", 700), "900": ("dark", 900)}  # where columns are narrow and do not stack yet
 
 
 @pytest.fixture
@@ -51,6 +52,29 @@ OVER_THE_EDGE = """() => [...document.querySelectorAll("[data-testid=stMain] *")
     return true;
 }).map((each) => `${each.tagName} ${each.className} ${each.textContent.slice(0, 40)}`)"""
 
+# Texts of figures that reach over the edge of their own figure, which cuts them.
+CUT_IN_FIGURES = """() => [...document.querySelectorAll("[data-testid=stMain] svg text")].filter((each) => {
+    const [inner, outer] = [each.getBoundingClientRect(), each.ownerSVGElement.getBoundingClientRect()];
+    const isInside = inner.left > outer.left - 1 && inner.right < outer.right + 1
+        && inner.top > outer.top - 1 && inner.bottom < outer.bottom + 1;
+    return inner.width && !isInside;
+}).map((each) => each.textContent)"""
+
+# Buttons whose words do not fit.
+CUT_IN_BUTTONS = """() => [...document.querySelectorAll("[data-testid=stMain] button *")]
+    .filter((each) => each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).overflowX !== "visible")
+    .map((each) => each.textContent)"""
+
+
+@pytest.mark.parametrize("window", BETWEEN)
+def test_the_explanation_of_an_image_is_whole_in_windows_between(opened, screenshot, window):
+    page = opened("triage", *BETWEEN[window])
+    screenshot(page, f"page_triage_{window}")
+    assert page.evaluate(OVER_THE_EDGE) == []
+    assert page.locator(".js-plotly-plot svg text").count() > 20
+    assert page.evaluate(CUT_IN_FIGURES) == []
+    assert page.evaluate(CUT_IN_BUTTONS) == []
+
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("name", PAGES)
@@ -59,3 +83,4 @@ def test_a_page_fits_its_window(opened, screenshot, name, window):
     screenshot(page, f"page_{name}_{window}")
     assert page.evaluate(OVER_THE_EDGE) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert name != "triage" or page.evaluate(CUT_IN_FIGURES) == []
