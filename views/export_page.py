@@ -15,6 +15,7 @@ from nnguide_core.tables import bank_table, image_table, to_csv, to_parquet
 from views import report as one_file
 from views import state
 from views.current import View
+from views.exclusions import empty_list, left_out
 from views.figure_parts import signed_figure
 from views.frame import current_theme, run_in_a_line
 from views.text import counted, markdown_text
@@ -63,7 +64,7 @@ def tables(view: View) -> None:
         return
     st.text(
         "One row per judged image: id, path, energy, guidance, score, decision, neighbours, verdict. "
-        "In the CSV text that a spreadsheet would run is defused."
+        "In the CSV files, text that a spreadsheet would run as a formula is defused."
     )
     if not st.toggle("Prepare the tables"):
         return
@@ -86,23 +87,23 @@ def tables(view: View) -> None:
 def bank(view: View) -> None:
     """Offer the bank's images with what they do, and those to leave out."""
     st.subheader("The bank")
-    left_out = state.left_out()
+    chosen = left_out(view)
     st.text(
         "One row per bank image: row, id, path, label, energy, queries served, and whether to exclude it: "
         "images that have the same bytes as a query, and those put on the list beside a misflagged image "
-        f"({len(left_out):,} now)."
+        f"({len(chosen):,} now)."
     )
-    if left_out and st.button("Empty the list"):
-        state.leave_out(frozenset())
+    if chosen and st.button("Empty the list"):
+        empty_list(view)
         st.rerun()
     if not st.toggle("Prepare the bank's tables", key=state.field("export.bank", default=False)):
         return
-    table = bank_table(view.evaluation, view.k, left_out, view.run)
-    chosen = table.filter(table["exclude"])
+    table = bank_table(view.evaluation, view.k, chosen, view.run)
+    excluded = table.filter(table["exclude"])
     columns = st.columns(4)
     _offer(columns[0], f"All {table.num_rows:,} bank images, CSV", to_csv(table), "bank.csv")
     _offer(columns[1], f"All {table.num_rows:,} bank images, Parquet", to_parquet(table), "bank.parquet")
-    _offer(columns[2], f"{chosen.num_rows:,} to exclude, CSV", to_csv(chosen), "bank-to-exclude.csv")
+    _offer(columns[2], f"{excluded.num_rows:,} to exclude, CSV", to_csv(excluded), "bank-to-exclude.csv")
     st.code(_EXCLUDING, language="python")
 
 

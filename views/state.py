@@ -25,8 +25,6 @@ __all__ = [
     "k",
     "keep",
     "kept",
-    "leave_out",
-    "left_out",
     "open_image",
     "open_question",
     "question",
@@ -141,17 +139,6 @@ def image() -> str:
 def open_image(image_id: str) -> None:
     """Look at one image, on every page."""
     _set("image", image_id)
-
-
-def left_out() -> frozenset[int]:
-    """Return the bank rows of the open question that the user decided to leave out."""
-    chosen: frozenset[int] = kept(f"left_out.{question()}", frozenset())
-    return chosen
-
-
-def leave_out(rows: frozenset[int]) -> None:
-    """Set the bank rows of the open question that are left out when exporting."""
-    keep(f"left_out.{question()}", rows)
 
 
 def with_verdicts() -> bool:

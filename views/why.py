@@ -6,8 +6,9 @@ import torch
 
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.explanation import Typical, WhatIf, flips, gap_to, typical, what_if
-from views import resources, state
+from views import resources
 from views.current import View
+from views.exclusions import leave_out, left_out
 from views.frame import current_theme, number
 from views.image_charts import Quantities, energy_guidance_plane, score_over_k, top_classes
 from views.neighbours import neighbour_choice
@@ -135,10 +136,10 @@ def _show_what_if(view: View, query: Query, unticked: frozenset[int]) -> None:
         st.error(markdown_text(str(error)))
         return
     st.info(markdown_text(_what_if_in_words(query, found, len(unticked))), icon=":material/science:")
-    if unticked <= state.left_out():
+    if unticked <= left_out(view):
         st.caption("On the list of bank images to leave out: see the export page.")
     elif st.button("Put on the list of bank images to leave out"):
-        state.leave_out(state.left_out() | unticked)
+        leave_out(view, unticked)
         st.rerun()
 
 

@@ -183,6 +183,20 @@ def test_an_image_of_the_address_is_explained_beside_its_neighbours(runs):
     assert "Without 1 bank image the score is" in said(app, "info")
 
 
+def test_bank_images_to_leave_out_are_known_to_every_session(runs):
+    from views import resources
+
+    image = resources.evaluation(runs["whole"]).ood[0].features.ids[1]
+    app = shown("triage", runs["whole"], image=image, k="4")
+    app.checkbox[0].uncheck().run()
+    press(app, "Put on the list of bank images to leave out")
+    assert "(1 now)" in said(shown("export", runs["whole"]), "text")
+    assert "(0 now)" in said(shown("export", runs["no OOD"]), "text")
+    app = shown("export", runs["whole"])
+    press(app, "Empty the list")
+    assert "(0 now)" in said(shown("export", runs["whole"]), "text")
+
+
 def test_what_was_set_aside_is_listed_on_the_data_page(runs):
     from views import resources
 
