@@ -62,7 +62,8 @@ CUT_IN_FIGURES = """() => [...document.querySelectorAll("[data-testid=stMain] sv
 
 # Buttons whose words do not fit.
 CUT_IN_BUTTONS = """() => [...document.querySelectorAll("[data-testid=stMain] button *")]
-    .filter((each) => each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).overflowX !== "visible")
+    .filter((each) => getComputedStyle(each).overflowX !== "visible")
+    .filter((each) => each.scrollWidth > each.clientWidth + 1)
     .map((each) => each.textContent)"""
 
 
