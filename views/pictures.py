@@ -17,7 +17,7 @@ def as_address(picture: bytes | None) -> str | None:
 
 
 def boxed(picture: bytes | None) -> str:
-    """Return a square SVG that holds a thumbnail of any shape whole and centred; empty where there is none."""
+    """Return a square SVG that holds a thumbnail of any shape whole and centred; empty if there is none."""
     address = as_address(picture)
     inside = f'<image width="{_SIDE}" height="{_SIDE}" href="{address}"/>' if address else ""
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_SIDE} {_SIDE}">{inside}</svg>'

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from nnguide_core.comparison import MetricsRow
+from nnguide_core.curves import Curve as Rates
 from nnguide_core.curves import Histogram, histogram, pr_curve, roc_curve
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import NNGUIDE
 from views import resources
 from views.charts import Curve, ScoreRow, metric_over_k, precision_recall, roc, score_histogram
+from views.classified import wrongly_classified
 from views.current import View
 from views.frame import number, rule_in_words
 from views.metrics_view import metrics_frame
@@ -27,12 +29,20 @@ __all__ = ["figure_page", "figures", "html_report"]
 
 _MOST_IMAGES = 100  # misflagged images shown, those closest to the threshold
 _NEIGHBOURS = 5  # shown for each
+_HEADINGS = {
+    "scores": "Scores of every dataset",
+    "roc": "OOD caught against ID flagged (ROC)",
+    "precision-recall": "Precision and recall",
+    "over-k": "Every k",
+}
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def html_report(view: View, theme: Theme) -> str:
     """Return the report as an HTML page; every name in it is shown literally."""
-    drawn = "".join(_figure(figure) for figure in figures(view, theme).values())
+    drawn = "".join(
+        f"<h2>{_HEADINGS[name]}</h2>{_figure(figure)}" for name, figure in figures(view, theme).items()
+    )
     body = f"{_run(view)}{drawn}{_metrics(view)}{_misflagged(view)}"
     return _page("NNGuide report", body, view, theme)
 
@@ -67,8 +77,8 @@ def figures(view: View, theme: Theme) -> dict[str, go.Figure]:
     }
     return {
         "scores": _histogram(view, theme),
-        "roc": roc(_curves(view, "roc"), theme),
-        "precision-recall": precision_recall(_curves(view, "pr"), theme),
+        "roc": _threshold_last(roc(_curves(view, "roc"), theme)),
+        "precision-recall": _threshold_last(precision_recall(_curves(view, "pr"), theme)),
         "over-k": metric_over_k(sweep.ks, lines, view.k, theme),
     }
 
@@ -77,7 +87,7 @@ def _histogram(view: View, theme: Theme) -> go.Figure:
     groups = {}
     for judged in view.evaluation.queries:
         finite = judged.neighbors.finite
-        scores, wrong = judged.neighbors.score_at(view.k), ~judged.correct & (judged.features.labels >= 0)
+        scores, wrong = judged.neighbors.score_at(view.k), wrongly_classified(judged)
         groups[judged.dataset.name] = scores[finite]
         groups[f"{judged.dataset.name}/wrong"] = scores[finite & wrong]
     found = histogram(groups)
@@ -92,19 +102,27 @@ def _counts(found: Histogram, place: int) -> tuple[NDArray[np.int64], NDArray[np
     return found.counts[2 * place], found.counts[2 * place + 1]
 
 
+def _threshold_last(figure: go.Figure) -> go.Figure:
+    """Put what the mark at the threshold means behind the datasets in the legend."""
+    figure.update_traces(legendrank=2000, selector={"legendgroup": "operating"})
+    return figure
+
+
 def _curves(view: View, kind: str) -> list[Curve]:
     make = roc_curve if kind == "roc" else pr_curve
     id_scores, threshold = view.evaluation.id_scores(NNGUIDE, view.k), view.threshold or 0.0
     curves = []
     for judged in view.evaluation.ood:
         scores = judged.neighbors.score_at(view.k)
-        found = make(id_scores, scores[scores.isfinite()])
-        alarms, caught = int((id_scores >= threshold).sum()), int((scores >= threshold).sum())
-        recall = caught / max(1, int(scores.isfinite().sum()))
-        precision = caught / max(1, caught + alarms)
-        point = (alarms / len(id_scores), recall) if kind == "roc" else (recall, precision)
-        curves.append(Curve(judged.dataset.name, found.x, found.y, point))
+        found = make(id_scores, scores[scores.isfinite()], keep=[threshold])
+        curves.append(Curve(judged.dataset.name, found.x, found.y, _operating_point(found, threshold)))
     return curves
+
+
+def _operating_point(curve: Rates, threshold: float) -> tuple[float, float] | None:
+    """Return the point of a curve at a threshold that was kept; None where nothing is flagged there."""
+    flagging = np.flatnonzero(curve.thresholds >= threshold)
+    return (float(curve.x[flagging[-1]]), float(curve.y[flagging[-1]])) if flagging.size else None
 
 
 def _figure(figure: go.Figure) -> str:
@@ -195,5 +213,5 @@ def _style(theme: Theme) -> str:
         f"section{{display:flex;gap:1rem;border-top:1px solid {theme.grid};padding:1rem 0}}"
         "section div{display:flex;flex-wrap:wrap}"
         "figure{margin:0;width:8rem;overflow-wrap:anywhere;font-size:.8rem}"
-        "img{width:6rem;image-rendering:pixelated}pre{white-space:pre-wrap;overflow-wrap:anywhere}"
+        "img{width:6rem;height:6rem;object-fit:contain;image-rendering:pixelated}pre{white-space:pre-wrap;overflow-wrap:anywhere}"
     )
