@@ -9,7 +9,7 @@ from views.draft import ROLES
 from views.job_panel import duration
 from views.text import cell, counted, literal, markdown_text
 
-__all__ = ["show_check"]
+__all__ = ["show_check", "time_in_words"]
 
 _MOST = 200  # rows of a list of copies
 _NAMED = 8  # names in a sentence
@@ -22,7 +22,8 @@ def show_check(found: Check) -> None:
     _lists(found)
     if found.model is not None:
         _model(found.model)
-    _time(found)
+    if words := time_in_words(found):
+        st.text(words)
 
 
 def _warnings(found: Check) -> None:
@@ -45,16 +46,16 @@ def _warnings(found: Check) -> None:
         _warning(f"Alike to a bank image without being a copy of one: {alike}.")
 
 
-def _time(found: Check) -> None:
-    """Say how long computing will take, part by part, and what is not counted."""
+def time_in_words(found: Check) -> str:
+    """Return how long computing will take, part by part, and what is not counted; "" where nobody knows."""
     if found.model is None or found.seconds is None or found.feature_seconds is None:
-        return
+        return ""
     features = (
         f"computing features of {counted(found.to_compute, 'image')} {_in_words(found.feature_seconds)}"
     )
     if not found.to_compute:
         features = "all features are kept from before"
-    st.text(
+    return (
         f"Computing will take about {_in_words(found.seconds)}: loading the model "
         f"{_in_words(found.model.loading)}, {features}, searching {_in_words(found.search)}. "
         "The baselines come on top, and other work on this machine makes it longer."
@@ -72,7 +73,7 @@ def _counts(found: Check) -> None:
             "role": ROLES[each.role],
             "files found": each.found,
             "images read": each.read,
-            "no image": each.skipped.get(NO_IMAGE, 0),
+            "not an image": each.skipped.get(NO_IMAGE, 0),
             "unreadable": each.found - each.read - each.skipped.get(NO_IMAGE, 0),
             "classes": len(each.class_counts),
         }

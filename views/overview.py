@@ -31,7 +31,7 @@ def datasets(view: View) -> None:
             "role": _ROLES[part.dataset.role],
             "images": len(part.features),
             "classes": len(part.dataset.class_counts),
-            "no image": _without_image(part),
+            "not an image": _without_image(part),
             "unreadable": len(part.dataset.skipped) + len(part.features.skipped) - _without_image(part),
         }
         for part in view.evaluation.question.parts

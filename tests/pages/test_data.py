@@ -26,6 +26,9 @@ def data(tmp_path_factory):
     for row in range(5):
         write(root / "<b>street" / f"{row}.png", picture(rng, 40, 25))
     write(root / "<b>street" / "broken.jpg", b"\xff\xd8\xff")
+    write(root / "<b>street" / "notes.txt", b"These are photos of a street.")
+    for row in range(8):
+        write(root / "strangers" / ("zebra", "yak")[row % 2] / f"{row}.png", picture(rng, 24, 24))
     with zipfile.ZipFile(root / "noise.zip", "w") as archive:
         for row in range(4):
             archive.writestr(f"noise/{row}.png", picture(rng, 16, 16))
@@ -78,9 +81,12 @@ def settle(app):
     return app
 
 
+def path_box(app):
+    return next(each for each in app.text_input if each.label.startswith("path of a folder"))
+
+
 def type_path(app, path):
-    box = next(each for each in app.text_input if each.label.startswith("path of a folder"))
-    box.set_value(str(path))
+    path_box(app).set_value(str(path))
     next(each for each in app.button if each.label == "Add").click().run()
 
 
@@ -134,12 +140,16 @@ def test_own_folders_are_checked_computed_and_opened(app, data, home):
     for name in ("test", "<b>street", "noise.zip"):
         add_path(app, data / name)
     assert names(app) == ["test", "<b>street", "noise"]
+    assert path_box(app).value == ""
+    assert [each.value for each in app.caption].count("role") == 1
     assert [each.value for each in app.selectbox if str(each.key).startswith("role.")] == ["id", "ood", "ood"]
     press(app, "Check")
     tables = [table.value for table in app.dataframe]
     counts = next(table for table in tables if "files found" in table)
-    assert counts["files found"].tolist() == [6, 6, 6, 4]
+    assert counts["files found"].tolist() == [6, 6, 7, 4]
     assert counts["images read"].tolist() == [6, 6, 5, 4]
+    assert counts["not an image"].tolist() == [0, 0, 1, 0]
+    assert counts["unreadable"].tolist() == [0, 0, 1, 0]
     assert any("broken.jpg" in table["file"].tolist() for table in tables if "reason" in table)
     assert any("What the network really sees" in each.value for each in app.text)
     press(app, "Compute")
@@ -161,6 +171,31 @@ def test_a_computed_run_is_opened_without_computing_it_again(app, data, monkeypa
     press(app, "Compute")
     assert not app.error
     assert any("queries test ID" in each.value for each in app.text)
+
+
+def test_a_finished_run_is_offered_where_the_form_has_changed_since(app, data):
+    go(app, "Own images")
+    add_path(app, data / "test")
+    next(each for each in app.button if each.label == "Compute").click().run()
+    number(app, "seed of every draw").set_value(3).run()
+    settle(app)
+    assert app.segmented_control[0].value == "Own images"
+    assert number(app, "seed of every draw").value == 3
+    assert any("Computing test with demo: finished." in each.value for each in app.text)
+    press(app, "Use the result")
+    assert app.segmented_control[0].value == "Open run"
+    assert any("queries test ID" in each.value for each in app.text)
+
+
+def test_a_bank_of_classes_that_the_model_does_not_know_is_an_error_in_the_check_and_on_the_run(app, data):
+    go(app, "Own images")
+    add_path(app, data / "strangers")
+    press(app, "Check")
+    asked = "the model knows none of its 2 classes (yak, zebra). Is this the right model"
+    assert sum(asked in each.value.replace("\\", "") for each in app.error) == 2
+    press(app, "Compute")
+    assert app.segmented_control[0].value == "Open run"
+    assert sum(asked in each.value.replace("\\", "") for each in app.error) == 2
 
 
 def test_copies_of_bank_images_among_the_queries_are_an_error_in_the_check(app, data):
