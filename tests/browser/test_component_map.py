@@ -198,6 +198,21 @@ def test_colors_by_score_have_a_ramp_and_by_class_names_that_single_one_out(view
     expect(cat).to_be_hidden()
 
 
+def test_the_legends_marker_of_the_bank_is_smaller_than_that_of_passed_images(view):
+    view.get_by_role("radio", name="class").click()
+    expect(view.get_by_role("button", name="cat <i>")).to_be_visible()
+    sizes = [
+        view.get_by_role("button", name=name, exact=True)
+        .locator("canvas")
+        .evaluate(
+            "canvas => canvas.getContext('2d').getImageData(0, 0, 36, 36).data"
+            ".filter((value, at) => at % 4 === 3 && value > 128).length"
+        )
+        for name in ("bank", "ID passed")
+    ]
+    assert 0 < sizes[0] < 0.4 * sizes[1]
+
+
 def test_many_points_open_as_a_density_picture_and_become_points_when_zoomed(open_page, server, screenshot):
     page = opened(open_page, f"{server(APP).url}/?show=map&count=220000", 220000)
     expect(page.locator(".stage")).to_have_attribute("data-shown", "density")

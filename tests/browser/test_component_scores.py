@@ -170,6 +170,22 @@ def test_the_other_curve_can_be_shown(view):
     assert "Precision and recall" in view.locator(".rates").get_attribute("aria-label")
 
 
+def test_each_curve_names_its_own_area_outside_the_plot(view):
+    label = view.locator(".rates").get_attribute("aria-label")
+    assert re.search(r"AUROC ≈ 0\.9\d\d near\. AUROC ≈ [01]\.\d{3} far\.", label)
+    assert "AUPR" not in label
+    view.get_by_label("precision and recall").check()
+    view.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    label = view.locator(".rates").get_attribute("aria-label")
+    assert re.search(r"AUPR ≈ 0\.\d{3} near\. AUPR ≈ [01]\.\d{3} far\.", label)
+    assert "AUROC" not in label
+
+
+def test_the_legend_hatches_only_where_some_images_are_wrong(view):
+    assert "hatched: class predicted wrongly" in view.locator(".legend").inner_text()
+    expect(view.locator(".unknown")).to_be_hidden()
+
+
 def test_names_are_text_and_never_markup(view):
     assert view.locator(".scores b").count() == 0
     assert view.locator(".scores").locator("script, img").count() == 0

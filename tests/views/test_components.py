@@ -12,7 +12,9 @@ from nnguide_core.sweep import Similarities, binned_over_k
 from views import state
 from views.components import pack
 from views.components.events import Inbox
-from views.components.scores import BinnedScores, Choice, binned_scores, choice_from
+from views.components.scores import BinnedScores, Choice, Exact, Reply, binned_scores, choice_from
+from views.components.scores import _reply_message as reply_message
+from views.components.scores import _table_message as table_message
 
 
 def unpacked(message):
@@ -117,6 +119,16 @@ def test_the_cores_table_keeps_every_image_and_joins_wrongly_classified_ones():
     np.testing.assert_array_equal(table.exact.flagged_at_id_kept[0], joined)
     np.testing.assert_array_equal(table.exact.flagged_at_ood_caught[2], sweep.flagged_at_ood_caught[:, 3])
     np.testing.assert_array_equal(table.exact.auroc[0], sweep.sweeps[0].auroc)
+
+
+def test_the_reply_tells_the_area_of_each_ood_dataset_and_the_table_whose_class_is_unknown():
+    choice = Choice(3, Threshold("id_kept", 0.95), -4.0)
+    told = reply_message(Reply(choice, Exact((1, 2), aupr=(0.5, None))))
+    assert told["exact"]["aupr"] == [0.5, None]
+    table = BinnedScores(
+        ("a",), (False,), np.array([1]), np.arange(3.0)[None], np.ones((1, 1, 2), int), unknown=7
+    )
+    assert table_message(table)[0]["unknown"] == 7
 
 
 @pytest.fixture

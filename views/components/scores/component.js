@@ -196,9 +196,13 @@ class ScoresView {
     this.find(".conventions").textContent = conventionWords(this.state, conventionsOf(this.table, this.state, this.exact));
     this.find(".histogram").setAttribute("aria-label", `Score histogram. ${words}`);
     const curve = kind === "roc" ? "ROC curve" : "Precision and recall curve";
-    this.find(".rates").setAttribute("aria-label", `${curve} with the point at the threshold. ${words}`);
+    this.find(".rates").setAttribute("aria-label", `${curve} with the point at the threshold. ${areasInWords(this.state, kind)}${words}`);
   }
 }
+
+/** The areas that the legend below the curves names, for those who do not see it. */
+const areasInWords = ({ datasets }, kind) =>
+  datasets.filter(({ areas }) => areas).map(({ areas, name }) => `${areas[kind]} ${name}. `).join("");
 
 /** What the hatching leaves open. */
 function unknownWords(images) {
