@@ -58,6 +58,7 @@ class GalleryView {
     this.urls.forEach((url) => URL.revokeObjectURL(url));
     this.urls = [];
     let start = 0;
+    const wasShown = this.tiles.some(({ id }) => id === this.selected);
     this.tiles = tiles.map((tile, index) => {
       const bytes = images.subarray(start, (start += tile.bytes));
       return { ...tile, bytes, index, button: tileButton(tile, index) };
@@ -66,7 +67,7 @@ class GalleryView {
     this.grid.replaceChildren(...(tiles.length ? this.tiles.map(({ button }) => button) : [empty]));
     this.tiles.forEach(({ button }) => this.observer.observe(button));
     this.color();
-    this.mark(this.selected, { scroll: false });
+    this.mark(this.selected, { scroll: !wasShown }); // the selection may come before the tiles
   }
 
   /** Give a tile its picture when it comes near the visible part of the grid. */
