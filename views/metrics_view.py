@@ -5,11 +5,21 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from nnguide_core.comparison import DifferenceRow, MetricsRow
+from nnguide_core.comparison import DifferenceRow, MetricsRow, metrics_table
 from nnguide_core.intervals import Interval
-from views.text import literal
+from views import resources
+from views.current import View
+from views.text import counted, literal
 
-__all__ = ["differences_frame", "metrics_frame", "rate", "share", "show_differences", "show_metrics"]
+__all__ = [
+    "differences_frame",
+    "metrics_frame",
+    "rate",
+    "share",
+    "show_before_and_after",
+    "show_differences",
+    "show_metrics",
+]
 
 PASSED = "OOD passed when 95 % of ID is kept"
 FLAGGED = "ID flagged when 95 % of OOD is caught"
@@ -29,6 +39,17 @@ def show_metrics(rows: Sequence[MetricsRow]) -> None:
         )
     if left_out := max((row.left_out for row in rows), default=0):
         st.caption(f"Left out, because a score is not a finite number: {left_out:,} images at most per line.")
+
+
+def show_before_and_after(view: View) -> None:
+    """Show the metrics as the datasets say and with the verdicts applied, side by side."""
+    before, after = st.columns(2)
+    with before:
+        st.text("as the datasets say")
+        show_metrics(resources.metrics(view.run.question, view.k))
+    with after:
+        st.text(f"with {counted(len(view.verdicts), 'verdict')} applied")
+        show_metrics(metrics_table(view.judged_by_people, view.k))
 
 
 def show_differences(rows: Sequence[DifferenceRow]) -> None:
