@@ -45,13 +45,8 @@ found = detector.neighbors_features(features, logits=logits, exclude=rows)  # as
 def detector(view: View) -> None:
     """Offer the detector file with its threshold, and the lines that use it."""
     st.subheader("The detector")
-    if st.button("Prepare the detector file"):
-        try:
-            data = _detector_file(view)
-        except UndefinedMetricError as error:
-            st.error(markdown_text(str(error)))
-            return
-        st.download_button("Download detector.nnguide", data, "detector.nnguide", on_click="ignore")
+    if _prepared(view, "the detector file"):
+        _offer_detector(view)
     st.code(_LOADING, language="python")
     st.text("Or: python -m nnguide_core score detector.nnguide FOLDER --out scores.csv")
 
@@ -66,7 +61,7 @@ def tables(view: View) -> None:
         "One row per judged image: id, path, energy, guidance, score, decision, neighbours, verdict. "
         "In the CSV files, text that a spreadsheet would run as a formula is defused."
     )
-    if not st.toggle("Prepare the tables"):
+    if not _prepared(view, "the tables"):
         return
     table = image_table(view.evaluation, view.k, view.threshold, view.verdicts, view.run)
     wrong = table.filter([each in ("false alarm", "miss") for each in table["decision"].to_pylist()])
@@ -96,7 +91,7 @@ def bank(view: View) -> None:
     if chosen and st.button("Empty the list"):
         empty_list(view)
         st.rerun()
-    if not st.toggle("Prepare the bank's tables", key=state.field("export.bank", default=False)):
+    if not _prepared(view, "the bank's tables"):
         return
     table = bank_table(view.evaluation, view.k, chosen, view.run)
     excluded = table.filter(table["exclude"])
@@ -110,8 +105,8 @@ def bank(view: View) -> None:
 def figures(view: View) -> None:
     """Show the figures with their run below; the camera of each saves SVG, a button HTML."""
     st.subheader("Figures")
-    if not st.toggle("Prepare the figures", key=state.field("export.figures", default=False)):
-        st.text("Histogram, ROC, precision and recall, every k: as SVG, and as HTML that needs no network.")
+    st.text("Histogram, ROC, precision and recall, every k: as SVG, and as HTML that needs no network.")
+    if not _prepared(view, "the figures"):
         return
     drawn = one_file.figures(view, current_theme())
     if not drawn:
@@ -141,9 +136,26 @@ def report(view: View) -> None:
     """Offer one HTML file with figures, tables and misflagged images that opens without a network."""
     st.subheader("The report")
     st.text("One HTML file with figures, metrics and misflagged images; it opens without a network.")
-    if st.button("Prepare the report"):
+    if _prepared(view, "the report"):
         page = one_file.html_report(view, current_theme())
         st.download_button("Download report.html", page, "nnguide-report.html", on_click="ignore")
+
+
+def _prepared(view: View, what: str) -> bool:
+    """Offer to prepare something; what was prepared stays on the page while the run is the same."""
+    name = f"export.{what}.{view.run.id}"
+    if not state.kept(name):
+        st.button(f"Prepare {what}", on_click=state.keep, args=(name, True))
+    return bool(state.kept(name))
+
+
+def _offer_detector(view: View) -> None:
+    try:
+        data = _detector_file(view)
+    except UndefinedMetricError as error:
+        st.error(markdown_text(str(error)))
+        return
+    st.download_button("Download detector.nnguide", data, "detector.nnguide", on_click="ignore")
 
 
 def _offer(place: DeltaGenerator, label: str, data: str | bytes, name: str) -> None:
