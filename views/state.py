@@ -36,6 +36,7 @@ __all__ = [
     "set_with_verdicts",
     "start",
     "threshold",
+    "typed",
     "with_verdicts",
     "write_address",
 ]
@@ -182,6 +183,11 @@ def field(name: str, default: Any = None, among: Sequence[Any] | None = None) ->
         st.session_state[key] = value
     keep(key, value)
     return key
+
+
+def typed(key: str) -> str:
+    """Return what stands in the text field with this key, also in a callback; "" where there is none."""
+    return str(st.session_state.get(key, ""))
 
 
 def fill(name: str, value: Any) -> None:

@@ -8,19 +8,18 @@ import streamlit as st
 import torch
 from streamlit.delta_generator import DeltaGenerator
 
-from nnguide_core.comparison import metrics_table
 from nnguide_core.evaluation import Judged
 from nnguide_core.queues import ORDERS, QUEUES, Places, Situation, narrowed, ordered, queue
-from nnguide_core.records import Verdict
+from nnguide_core.records import Run, Verdict
 from nnguide_core.settings import VERDICTS
 from views import resources, state
 from views.components.gallery import gallery
 from views.current import View
 from views.frame import cautions, run_strip
-from views.metrics_view import show_metrics
+from views.metrics_view import show_before_and_after
 from views.pictures import boxed
 from views.queries import Query, find_query, query_at, tiles
-from views.text import literal
+from views.text import literal, markdown_text
 from views.why import why
 
 __all__ = ["Found", "choose_image", "choose_queue", "effect", "explain", "give_verdict"]
@@ -79,11 +78,12 @@ def choose_queue(view: View) -> Found:
 
 def choose_image(view: View, found: Found) -> Query | None:
     """Show the queue as a gallery; return the image that is looked at, if any."""
-    shown = [query_at(view, judged, row) for judged, row in found.places[:_MOST_TILES]]
+    shown = [query_at(view, judged, row) for judged, row in _shown(found)]
     if not shown:
         st.info("Nothing is in this queue at this k and threshold with these filters.")
     elif len(found.places) > _MOST_TILES:
-        st.caption(f"The first {_MOST_TILES:,} of {len(found.places):,} are shown.")
+        beyond = ", and the open one" if len(shown) > _MOST_TILES else ""
+        st.caption(f"The first {_MOST_TILES:,} of {len(found.places):,} are shown{beyond}.")
 
     def choose(selected: str | None) -> str | None:
         if selected is not None:
@@ -93,6 +93,8 @@ def choose_image(view: View, found: Found) -> Query | None:
     if shown:
         gallery(tiles(shown), choose, key=f"queue.{found.name}", label=f"queue: {found.name}", height=330)
     query = find_query(view, state.image()) if state.image() else None
+    if query is not None and query.image.id not in found.ids:
+        st.caption(markdown_text(f"{query.image.path} is not in this queue with these filters."))
     if shown and query is None:
         st.info("Choose an image to see why it got its score, and to say what it really is.")
     return query
@@ -106,17 +108,8 @@ def give_verdict(view: View, found: Found, query: Query) -> None:
     st.progress(
         judged / max(1, len(found.ids)), text=f"{judged:,} of {len(found.ids):,} of this queue judged"
     )
-    note = st.text_input(
-        "note", value=said.note if said else "", key=f"note.{query.image.id}", max_chars=1000
-    )
-    buttons = st.container(horizontal=True)
-    for verdict, shortcut in zip(VERDICTS, _KEYS, strict=True):
-        mark = ":material/check:" if said and said.decision == verdict else None
-        if buttons.button(verdict, key=f"say.{verdict}", shortcut=shortcut, icon=mark):
-            _say(view, query.image.id, verdict, note)
-            _advance(view, found, query.image.id)
-    if buttons.button("undo", key="undo", shortcut="U", disabled=not _given()):
-        _undo(view)
+    st.text_input("note", value=said.note if said else "", key=_note_key(query.image.id), max_chars=1000)
+    _verdict_buttons(view, found, query.image.id, said.decision if said else "")
 
 
 def explain(view: View, query: Query) -> None:
@@ -136,13 +129,15 @@ def effect(view: View) -> None:
     if not view.verdicts:
         return
     with st.expander(f"What the verdicts change ({len(view.verdicts):,})"):
-        before, after = st.columns(2)
-        with before:
-            st.text("as the datasets say")
-            show_metrics(resources.metrics(view.run.question, view.k))
-        with after:
-            st.text("with the verdicts applied")
-            show_metrics(metrics_table(view.judged_by_people, view.k))
+        show_before_and_after(view)
+
+
+def _shown(found: Found) -> tuple[tuple[Judged, int], ...]:
+    """Return what the gallery shows: the first of the queue, and the open image where that comes later."""
+    first, ids = found.places[:_MOST_TILES], found.ids
+    if state.image() not in ids or ids.index(state.image()) < _MOST_TILES:
+        return first
+    return (*first, found.places[ids.index(state.image())])
 
 
 def _heading(query: Query) -> str:
@@ -200,29 +195,53 @@ def _choice(place: DeltaGenerator, name: str, options: Sequence[str]) -> str | N
     return chosen or None
 
 
-def _say(view: View, image: str, decision: str, note: str) -> None:
-    said = Verdict(image, decision, note, datetime.now(UTC), view.run.id)
+def _verdict_buttons(view: View, found: Found, image: str, said: str) -> None:
+    """Show a button per verdict and one to undo, each with its key."""
+    buttons = st.container(horizontal=True)
+    for verdict, shortcut in zip(VERDICTS, _KEYS, strict=True):
+        buttons.button(
+            verdict,
+            key=f"say.{verdict}.{image}",  # a second press while the next image opens is not about that one
+            shortcut=shortcut,
+            icon=":material/check:" if said == verdict else None,
+            on_click=_judge,
+            args=(view, found, image, verdict),
+        )
+    buttons.button("undo", key="undo", shortcut="U", on_click=_undo, args=(view.run,))
+
+
+def _judge(view: View, found: Found, image: str, decision: str) -> None:
+    """Keep a verdict on the image that is looked at, and open the next."""
+    if state.image() != image:
+        return
+    said = Verdict(image, decision, state.typed(_note_key(image)), datetime.now(UTC), view.run.id)
     resources.workspace().save_run(view.run)
     resources.workspace().add_verdicts([said])
     state.keep("given", (*_given(), Given(image, view.verdicts.get(image))))
+    state.open_image(_next(view, found, image))
 
 
-def _undo(view: View) -> None:
+def _undo(run: Run) -> None:
     """Take back the verdict that this session gave last, let the one before stand, and look at its image."""
+    if not _given():
+        st.toast("This session has no verdict to take back.")
+        return
     *rest, last = _given()
     decision, note = (last.before.decision, last.before.note) if last.before else ("", "undo")
-    resources.workspace().add_verdicts([Verdict(last.image, decision, note, datetime.now(UTC), view.run.id)])
+    resources.workspace().add_verdicts([Verdict(last.image, decision, note, datetime.now(UTC), run.id)])
     state.keep("given", tuple(rest))
     state.open_image(last.image)
-    st.rerun()
 
 
-def _advance(view: View, found: Found, image: str) -> None:
-    """Open the next image of the queue that nobody has judged; stay if there is none."""
+def _next(view: View, found: Found, image: str) -> str:
+    """Return the next image of the queue that nobody has judged; the same image if there is none."""
     ids = found.ids
     after = ids[ids.index(image) + 1 :] + ids[: ids.index(image)] if image in ids else ids
-    state.open_image(next((each for each in after if each not in view.verdicts), image))
-    st.rerun()
+    return next((each for each in after if each not in view.verdicts), image)
+
+
+def _note_key(image: str) -> str:
+    return f"note.{image}"
 
 
 def _given() -> tuple[Given, ...]:

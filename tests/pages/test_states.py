@@ -137,6 +137,7 @@ def test_a_verdict_is_shown_with_what_it_changes(runs):
     assert "What the verdicts change (1)" in [each.label for each in app.expander]
     assert "street: 40 OOD images" in said(app, "text")
     assert "street: 39 OOD images" in said(app, "text")
+    assert "with 1 verdict applied" in said(app, "text")
     app = shown("scores", runs["whole"])
     next(each for each in app.toggle if each.label == "Show what the verdicts change").set_value(True).run()
     assert not app.exception
@@ -150,14 +151,44 @@ def test_undo_lets_the_verdict_before_stand_again(runs):
     app = shown("triage", runs["whole"], image=image)
     for decision in ("wrong label", "unsure"):
         press(app, decision)
-        app.query_params["image"] = image
+        assert app.session_state["nnguide.image"] != image
         app.session_state["nnguide.image"] = image
+        app.run()
     assert resources.workspace().current_verdicts()[image].decision == "unsure"
     press(app, "undo")
     assert resources.workspace().current_verdicts()[image].decision == "wrong label"
     press(app, "undo")
     assert image not in resources.workspace().current_verdicts()
-    assert next(each for each in app.button if each.label == "undo").disabled
+    count = len(resources.workspace().verdicts())
+    press(app, "undo")
+    assert [each.value for each in app.toast] == ["This session has no verdict to take back."]
+    assert len(resources.workspace().verdicts()) == count
+
+
+def test_a_verdict_keeps_the_note_and_its_button_belongs_to_one_image(runs):
+    from views import resources
+
+    image = resources.evaluation(runs["whole"]).ood[0].features.ids[5]
+    app = shown("triage", runs["whole"], image=image)
+    app.text_input(key=f"note.{image}").set_value("a blurred one")
+    app.button(key=f"say.unsure.{image}").click().run()
+    said = resources.workspace().current_verdicts()[image]
+    assert (said.decision, said.note) == ("unsure", "a blurred one")
+    following = app.session_state["nnguide.image"]
+    assert following != image
+    keys = [each.key for each in app.button if each.key.startswith("say.")]
+    assert keys
+    assert all(key.endswith(f".{following}") for key in keys)
+    press(app, "undo")
+    assert image not in resources.workspace().current_verdicts()
+
+
+def test_an_open_image_that_the_queue_does_not_hold_is_named(runs):
+    from views import resources
+
+    answered = resources.evaluation(runs["whole"])
+    app = shown("triage", runs["whole"], image=answered.id[0].features.ids[0])
+    assert "is not in this queue with these filters" in said(app, "caption")
 
 
 def test_verdicts_on_images_of_other_runs_are_not_counted(runs):
@@ -195,6 +226,16 @@ def test_bank_images_to_leave_out_are_known_to_every_session(runs):
     app = shown("export", runs["whole"])
     press(app, "Empty the list")
     assert "(0 now)" in said(shown("export", runs["whole"]), "text")
+
+
+def test_what_was_prepared_for_download_stays_when_more_is(runs):
+    app = shown("export", runs["whole"])
+    for what in ("the report", "the detector file", "the bank's tables", "the tables"):
+        press(app, f"Prepare {what}")
+    offered = [each.label for each in app.get("download_button")]
+    assert {"Download report.html", "Download detector.nnguide"} <= set(offered)
+    assert {"All 40 bank images, CSV", "All 80 images, CSV"} <= set(offered)
+    assert not [each.label for each in app.button if each.label == "Prepare the report"]
 
 
 def test_what_was_set_aside_is_listed_on_the_data_page(runs):

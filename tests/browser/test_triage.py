@@ -1,0 +1,77 @@
+"""The triage page in a real browser: hasty keys judge one image, and an image from elsewhere is shown."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+LONG = 240_000  # ms for the first page of a server
+
+
+@pytest.fixture
+def opened(open_page, server):
+    """Open the triage page, with an image of the demo chosen."""
+
+    def show(image=""):
+        page = open_page(f"{server('app.py').url}/triage?image={image}", height=1400)
+        expect(page.get_by_text("model demo")).to_be_visible(timeout=LONG)
+        return page
+
+    return show
+
+
+def judged(page, count):
+    return page.get_by_text(re.compile(f"^{count} of .* of this queue judged$"))
+
+
+def test_a_key_pressed_twice_judges_one_image_and_undo_right_after_it_takes_it_back(opened, settled):
+    page = opened()
+    page.get_by_role("option").first.click()
+    expect(judged(page, 0)).to_be_visible()
+    settled(page)
+    first = page.get_by_role("option", selected=True).get_attribute("aria-label")
+    for _ in range(3):
+        page.keyboard.press("3")
+        page.wait_for_timeout(60)
+    expect(judged(page, 1)).to_be_visible()
+    settled(page)
+    expect(judged(page, 1)).to_be_visible()
+    page.keyboard.press("u")
+    expect(judged(page, 0)).to_be_visible()
+    settled(page)
+    page.keyboard.press("4")
+    page.wait_for_timeout(150)
+    page.keyboard.press("u")
+    settled(page)
+    expect(judged(page, 0)).to_be_visible()
+    assert page.get_by_role("option", selected=True).get_attribute("aria-label") == first
+    page.keyboard.press("u")
+    expect(page.get_by_text("This session has no verdict to take back.")).to_be_visible()
+
+
+def test_an_image_from_elsewhere_is_scrolled_to_and_marked_beyond_the_first_500(opened, misses):
+    for place, beyond in ((300, False), (600, True)):
+        page = opened(misses[place])
+        tile = page.get_by_role("option", selected=True)
+        expect(tile).to_have_count(1)
+        expect(page.get_by_role("option")).to_have_count(501 if beyond else 500)
+        expect(tile).to_be_in_viewport()
+        shown = page.get_by_text("The first 500 of 630 are shown")
+        expect(shown).to_have_text(f"The first 500 of 630 are shown{', and the open one' * beyond}.")
+
+
+@pytest.fixture(scope="module")
+def misses(tmp_path_factory):
+    """The demo's misses, furthest from the threshold first."""
+    from nnguide_core.evaluation import DEFAULT_THRESHOLD, evaluate
+    from nnguide_core.questions import ask_demo
+    from nnguide_core.queues import Situation, ordered, queue
+    from nnguide_core.settings import DEFAULT_K
+    from nnguide_core.store import Workspace
+
+    workspace = Workspace(tmp_path_factory.mktemp("misses"))
+    answered = evaluate(ask_demo(workspace), baselines=())
+    threshold = answered.threshold(DEFAULT_THRESHOLD, DEFAULT_K)
+    situation = Situation(answered, DEFAULT_K, threshold)
+    places = ordered(situation, queue("misses", situation), "furthest from the threshold")
+    return [judged.features.ids[row] for judged, row in places]
