@@ -66,7 +66,7 @@ class ByValue:
 
 @dataclass(frozen=True)
 class ByClass:
-    """Colour points by class or dataset: the eight most frequent; the others, and those without, share one."""
+    """Colour points by class or dataset: the eight most frequent, all others, and those without any."""
 
     label: str
     codes: NDArray[np.integer[Any]]  # (N,) places in names, −1 where unknown
