@@ -1,10 +1,9 @@
 """What the browser draws a run's scores from: counts by score for every k on a log grid."""
 
-from torch import Tensor
-
-from nnguide_core.evaluation import Evaluation, Judged
+from nnguide_core.evaluation import Evaluation
 from nnguide_core.scoring import Neighbors
 from nnguide_core.sweep import binned_over_k
+from views.classified import wrongly_classified
 from views.components.scores import BinnedScores
 from views.components.scores import binned_scores as as_drawn
 
@@ -24,14 +23,10 @@ def binned_scores(evaluation: Evaluation) -> BinnedScores:
     id_groups: dict[str, Neighbors] = {}
     wrong: dict[str, str] = {}
     for judged in evaluation.id:
-        name, finite, right = judged.dataset.name, judged.neighbors.finite, _not_wrong(judged)
-        id_groups[name] = judged.neighbors.rows(finite & right)
-        id_groups[name + _WRONGLY] = judged.neighbors.rows(finite & ~right)
+        name, finite, is_wrong = judged.dataset.name, judged.neighbors.finite, wrongly_classified(judged)
+        id_groups[name] = judged.neighbors.rows(finite & ~is_wrong)
+        id_groups[name + _WRONGLY] = judged.neighbors.rows(finite & is_wrong)
         wrong[name + _WRONGLY] = name
     unknown = sum(int((judged.features.labels < 0).sum()) for judged in evaluation.id)
     ood_groups = {each.dataset.name: each.neighbors.rows(each.neighbors.finite) for each in evaluation.ood}
     return as_drawn(binned_over_k(id_groups, ood_groups), wrong, unknown)
-
-
-def _not_wrong(judged: Judged) -> Tensor:
-    return judged.correct | (judged.features.labels < 0)

@@ -4,17 +4,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from nnguide_core.comparison import metrics_table
 from nnguide_core.errors import UndefinedMetricError
 from views import resources, state
 from views.charts import metric_over_k
 from views.current import View
 from views.frame import cautions, current_theme, number, run_strip
-from views.metrics_view import show_differences, show_metrics
+from views.metrics_view import show_before_and_after, show_differences, show_metrics
 from views.neighbours import bank_image
 from views.pictures import as_address
 from views.score_board import score_board
-from views.text import cell, counted, markdown_text
+from views.text import cell, markdown_text
 
 __all__ = ["board", "hubs", "metrics", "over_k"]
 
@@ -42,13 +41,7 @@ def metrics(view: View) -> None:
     if not applied:
         show_metrics(resources.metrics(view.run.question, view.k))
     else:
-        before, after = st.columns(2)
-        with before:
-            st.text("as the datasets say")
-            show_metrics(resources.metrics(view.run.question, view.k))
-        with after:
-            st.text(f"with {counted(len(view.verdicts), 'verdict')} applied")
-            show_metrics(metrics_table(view.judged_by_people, view.k))
+        show_before_and_after(view)
     if view.evaluation.ood and st.toggle(
         "Is NNGuide really better than each baseline?", key=state.field("differences", default=False)
     ):
