@@ -166,6 +166,8 @@ class Jobs:
                 return running
             job: Job[T] = Job(key, title, dict(about or {}))
             self._jobs[key] = job
+            if heavy:
+                self._turns.expect(job)
         arguments = (job, work, heavy)
         threading.Thread(target=self._run, args=arguments, name=f"job {key[:40]}", daemon=True).start()
         return job
@@ -212,11 +214,13 @@ class Jobs:
             self._end(job, working.error)
             # The record must say so before the lock is free, or others take the job for interrupted.
             self._remember(job)
+        self._turns.leave(job)
         if not job.is_over:
             self._end(job, locking.error)
 
     def _lock(self, job: Job[Any]) -> AbstractContextManager[None]:
         if self._workspace.is_locked(_lock_name(job.key)):
+            self._turns.leave(job)  # nobody here should wait for what another process does
             job.note = "Another process is doing this already; waiting for it."
         return self._workspace.lock(_lock_name(job.key), cancelled=lambda: job.is_cancelling)
 
@@ -282,6 +286,18 @@ class _Turns:
         self._waiting: list[Job[Any]] = []
         self._condition = threading.Condition()
 
+    def expect(self, job: Job[Any]) -> None:
+        """Keep the place of a job that will soon ask for its turn, whatever its thread does first."""
+        with self._condition:
+            self._waiting.append(job)
+
+    def leave(self, job: Job[Any]) -> None:
+        """Let the others pass a job that is not about to ask for its turn."""
+        with self._condition:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._condition.notify_all()
+
     @contextmanager
     def turn(self, job: Job[Any]) -> Iterator[None]:
         """Wait for the job's turn, and keep it while the block runs."""
@@ -296,7 +312,8 @@ class _Turns:
                 self._condition.notify_all()
 
     def _wait(self, job: Job[Any]) -> None:
-        self._waiting.append(job)
+        if job not in self._waiting:
+            self._waiting.append(job)
         try:
             while len(self._running) >= self._places or min(self._waiting, key=_start) is not job:
                 if job.is_cancelling:

@@ -22,7 +22,7 @@ from nnguide_core.records import JobState, fingerprint
 from nnguide_core.store import Workspace
 from tests.processes import fork, succeeded
 
-SOON = 20.0  # seconds; never reached where things work
+SOON = 60.0  # seconds; never reached where things work
 
 
 @pytest.fixture
@@ -128,6 +128,20 @@ def test_heavy_jobs_run_one_at_a_time_in_the_order_of_their_start(jobs):
         gates[number].may_end.set()
         ended(job)
     assert order == [0, 1, 2, 3]
+
+
+def test_a_job_whose_thread_is_slow_keeps_its_place(jobs, monkeypatch):
+    order, save = [], Workspace.save_job
+
+    def save_slowly(self, record):
+        time.sleep(0.5 if record.key == "first" else 0.0)
+        save(self, record)
+
+    monkeypatch.setattr(Workspace, "save_job", save_slowly)
+    started = [jobs.start(key, key, lambda _, key=key: order.append(key)) for key in ("first", "second")]
+    for job in started:
+        ended(job)
+    assert order == ["first", "second"]
 
 
 def test_a_job_that_waited_for_another_process_takes_its_turn_before_those_started_later(workspace, jobs):
