@@ -213,6 +213,7 @@ class _Walk:
 
     def _open(self, name: str) -> None:
         self.page.goto(self.address.format(name))
+        self.page.get_by_role("heading", level=1).wait_for()  # until then nothing runs that could be over
         self._settle()
 
     def _settle(self) -> None:

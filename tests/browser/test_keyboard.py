@@ -83,9 +83,11 @@ def test_an_image_is_chosen_explained_and_judged_by_keys_alone(opened, settled):
     chosen = page.get_by_role("option", selected=True).get_attribute("aria-label")
     judged = page.get_by_text(re.compile(r"^\d+ of 50 of this queue judged$"))
     before = int(judged.inner_text().split()[0])
+    settled(page)
     page.keyboard.press("6")
     expect(page.get_by_text(f"{before + 1} of 50 of this queue judged")).to_be_visible()
     assert page.get_by_role("option", selected=True).get_attribute("aria-label") != chosen
+    settled(page)
     page.keyboard.press("u")
     expect(page.get_by_text(f"{before} of 50 of this queue judged")).to_be_visible()
     assert page.get_by_role("option", selected=True).get_attribute("aria-label") == chosen
