@@ -289,7 +289,8 @@ class _Turns:
     def expect(self, job: Job[Any]) -> None:
         """Keep the place of a job that will soon ask for its turn, whatever its thread does first."""
         with self._condition:
-            self._waiting.append(job)
+            if job not in self._waiting:
+                self._waiting.append(job)
 
     def leave(self, job: Job[Any]) -> None:
         """Let the others pass a job that is not about to ask for its turn."""
@@ -312,8 +313,7 @@ class _Turns:
                 self._condition.notify_all()
 
     def _wait(self, job: Job[Any]) -> None:
-        if job not in self._waiting:
-            self._waiting.append(job)
+        self.expect(job)
         try:
             while len(self._running) >= self._places or min(self._waiting, key=_start) is not job:
                 if job.is_cancelling:
