@@ -50,9 +50,10 @@ class Workers:
 
     def close(self) -> None:
         """Stop every worker now, also in the middle of an item; a map that still runs is cancelled."""
-        if self._run is not None:
-            self._run.stop()
-            self._run.join()  # until then it may hand back a worker
+        run = self._run  # the thread that takes the results forgets it as soon as it has ended
+        if run is not None:
+            run.stop()
+            run.join()  # until then it may hand back a worker
         while self._idle:
             self._idle.pop().kill()
 

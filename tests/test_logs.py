@@ -253,7 +253,10 @@ def test_processes_that_fill_a_log_together_lose_no_line_but_those_of_the_oldest
     log_to_file(tmp_path)
     assert succeeded(*(fork(partial(fill_log, name)) for name in range(6)))
     files = [*kept.iterdir(), *path.parent.iterdir()]
-    lines = [line for file in files for line in file.read_text().splitlines()]
-    assert len({line[line.index("line") :] for line in lines}) == 6 * 300
+    # Other threads of this process, such as a dashboard's that a test opened before, may log beside it.
+    lines = [line for file in files for line in file.read_text().splitlines() if "nnguide_core.x: " in line]
+    assert {line.partition("nnguide_core.x: ")[2] for line in lines} == {
+        f"line {number} of {name}" for number in range(300) for name in range(6)
+    }
     # A file that was moved before it was full would have cost the one before it.
     assert all(file.stat().st_size > 2000 for file in files if file != path)

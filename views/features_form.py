@@ -33,9 +33,10 @@ _FORMAT = (
 def own_features() -> None:
     """Build a run from features that were computed elsewhere."""
     st.caption(_FORMAT)
-    _add_by_path()
-    _add_by_upload()
-    files = _edit()
+    with st.container():  # as it grows, it does not move, and thereby close, what is open below
+        _add_by_path()
+        _add_by_upload()
+        files = _edit()
     with st.expander("Bank and scoring"):
         settings, _ = bank_options(with_split=False)
     names = class_names("own_features.classes")

@@ -68,12 +68,15 @@ def take_results(way: str) -> None:
 
 def own_images() -> None:
     """Build a run from images: datasets, model, bank, check, compute."""
-    st.subheader("1. Images")
-    _in_words(draft.add_datasets)
-    job_panel.job_panel(job_panel.ADDING)
-    draft.edit()
-    st.subheader("2. Model")
-    spec = _in_words(choose_model)
+    # Each step in a container of its own: one that grows does not move, and thereby close, what is open below.
+    with st.container():
+        st.subheader("1. Images")
+        _in_words(draft.add_datasets)
+        job_panel.job_panel(job_panel.ADDING)
+        draft.edit()
+    with st.container():
+        st.subheader("2. Model")
+        spec = _in_words(choose_model)
     with st.expander("3. Bank and scoring"):
         settings, share = bank_options()
     checked = None

@@ -107,8 +107,12 @@ def test_going_back_and_forth_between_pages_keeps_what_was_chosen(opened, settle
     sentence = explained(page)
     page.get_by_role("link", name="Data").click()
     page.get_by_text("Own images", exact=True).click()
-    page.get_by_text("torchvision", exact=True).click()
+    settled(page)
     page.get_by_text("3. Bank and scoring").click()
+    page.get_by_text("torchvision", exact=True).click()
+    expect(page.get_by_role("radio", name="torchvision")).to_be_checked()
+    settled(page)
+    # The step that grew left the one below it open.
     seed = page.get_by_label("seed of every draw")
     seed.fill("7")
     seed.press("Enter")
