@@ -26,11 +26,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.table import Row, Timing, markdown
-from nnguide_core import architectures
-from nnguide_core.compute_threads import ComputeThreads
 from nnguide_core.datasets import scan_folder
 from nnguide_core.features import extract
-from nnguide_core.models import Classifier, ModelSpec, Precision, load_model
+from nnguide_core.features.compute_threads import ComputeThreads
+from nnguide_core.models import Classifier, ModelSpec, Precision, architectures, load_model
 from nnguide_core.records import Role
 
 __all__ = ["rows"]

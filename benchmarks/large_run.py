@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 
 from nnguide_core.evaluation import Part, Question, evaluate
-from nnguide_core.maps import map_key
-from nnguide_core.questions import keep
+from nnguide_core.evaluation.maps import map_key
+from nnguide_core.evaluation.questions import keep
 from nnguide_core.records import Dataset, Features, ImageRef, Role, fingerprint
 from nnguide_core.store import Workspace
 from views.resources import THUMBNAIL_SIDE

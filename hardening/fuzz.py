@@ -104,7 +104,7 @@ def _read_zip(data: bytes) -> None:
 
 def _read_features(data: bytes) -> None:
     from nnguide_core.errors import FeaturesFileError
-    from nnguide_core.features_files import load
+    from nnguide_core.features.files import load
 
     try:
         load(_written(data), limit=100_000_000).as_features()
@@ -157,8 +157,9 @@ def main(arguments: list[str]) -> None:
     target, *options = arguments
     tempfile.tempdir = tempfile.mkdtemp()
     with atheris.instrument_imports(include=["nnguide_core", "PIL", "zipfile", "numpy.lib"]):
-        import nnguide_core.archives
         import nnguide_core.features_files
+
+        import nnguide_core.archives
         import nnguide_core.images  # noqa: F401
     atheris.Setup(["fuzz", *options], TARGETS[target][0])
     atheris.Fuzz()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nnguide_core.datasets import labels_for, open_dataset
 from nnguide_core.evaluation import Part, Question
-from nnguide_core.questions import keep
+from nnguide_core.evaluation.questions import keep
 from nnguide_core.records import Dataset, Features, Role, Run, Verdict, fingerprint
 from nnguide_core.settings import VERDICTS, BankSettings
 from nnguide_core.store import Workspace

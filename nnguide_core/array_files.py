@@ -22,9 +22,9 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from nnguide_core.archives.directory import find_directory
 from nnguide_core.errors import ArchiveError
 from nnguide_core.names import brief
-from nnguide_core.zip_directory import find_directory
 
 __all__ = [
     "ZIP_DAMAGE",

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nnguide_core.demo.network import MEAN, STD, DemoResNet
+from nnguide_core.models.demo_network import MEAN, STD, DemoResNet
 
 __all__ = ["Recipe", "accuracy", "normalised", "train"]
 

@@ -23,15 +23,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from nnguide_core import features
 from nnguide_core.demo import demo_sets, demo_spec
 from nnguide_core.errors import StoreError
 from nnguide_core.evaluation import evaluate
+from nnguide_core.evaluation.plans import Chosen, Plan, compute, prepared, scan
+from nnguide_core.evaluation.questions import ask, open_question
+from nnguide_core.features import extraction
 from nnguide_core.files import load_tensors
 from nnguide_core.jobs import JobContext, Jobs
 from nnguide_core.models import load_model
-from nnguide_core.plans import Chosen, Plan, compute, prepared, scan
-from nnguide_core.questions import ask, open_question
 from nnguide_core.records import JobState, Role
 from nnguide_core.store import Workspace
 from tests.disks import grow, mounted
@@ -194,7 +194,7 @@ def _build(
 
 def _compute(folder: Path, root: Path, writing: int, shard_seconds: float, room: int) -> None:
     """Scan what the workspace does not know yet and compute the run, each as a job, as the app does."""
-    features._SHARD_SECONDS = shard_seconds
+    extraction._SHARD_SECONDS = shard_seconds
     torch.set_num_threads(1)
     if room:
         limit = memory_of_this_process("VmData") + room

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nnguide_core.reading import check_at
+from nnguide_core.images.reading import check_at
 from tests.errands import misbehave
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,10 @@ def name_of(path: Path) -> str:
 
 @cache
 def imports(name: str) -> frozenset[str]:
-    """What a module imports, at its top or inside functions: our modules whole, others by their names."""
+    """What a module imports, at its top or inside functions: our modules whole, others by their names.
+
+    Importing a module of another package imports that package first.
+    """
     found = set()
     for node in ast.walk(modules()[name]):
         if isinstance(node, ast.Import):
@@ -66,7 +70,8 @@ def imports(name: str) -> frozenset[str]:
             assert node.level == 0, f"{name} has a relative import"
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= (whole & modules().keys()) or {str(node.module)}
-    return frozenset(found)
+    packages = {".".join(other.split(".")[:2]) for other in found & modules().keys()}
+    return frozenset(found | (packages - {part_of(name)}))
 
 
 @cache
@@ -79,6 +84,11 @@ def reached(name: str) -> frozenset[str]:
             seen.add(each)
             waiting += imports(each)
     return frozenset(seen)
+
+
+def part_of(name: str) -> str:
+    """The core's module or package that a module belongs to, such as nnguide_core.store; others whole."""
+    return ".".join(name.split(".")[:2])
 
 
 def top(name: str) -> str:
@@ -127,6 +137,17 @@ def test_what_draws_figures_does_not_show_them():
 
 def test_no_module_imports_itself_through_others():
     assert [name for name in modules() if name in reached(name)] == []
+
+
+def test_no_package_imports_itself_through_others():
+    parts: dict[str, set[str]] = {}
+    for name in modules():
+        if top(name) == "nnguide_core" and name != "nnguide_core":
+            inside = {part_of(other) for other in imports(name) if other.startswith("nnguide_core.")}
+            parts.setdefault(part_of(name), set()).update(inside - {part_of(name)})
+    order = TopologicalSorter(parts)
+    order.prepare()  # raises CycleError, which names the circle
+    assert "nnguide_core.errors" in order.get_ready()
 
 
 @pytest.mark.parametrize("floor", range(len(FLOORS) - 1))

@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from nnguide_core import checkpoints, cli, features_files, logs
-from nnguide_core.datasets import allowed_path, from_uploads, open_dataset
+from nnguide_core import logs
+from nnguide_core.cli import program
+from nnguide_core.datasets import from_uploads, open_dataset
 from nnguide_core.errors import CancelledError, ForbiddenPathError, NNGuideError
+from nnguide_core.evaluation.uploads import SessionUploads
+from nnguide_core.features import files
 from nnguide_core.jobs import Jobs
 from nnguide_core.logs import log_path, log_to_file, refusals_noted
+from nnguide_core.models import checkpoints
+from nnguide_core.paths.allowed import allowed_path
 from nnguide_core.records import Role
 from nnguide_core.store import Workspace
-from nnguide_core.uploads import SessionUploads
 from tests import corpus
 from tests.disks import small_disk
 from tests.processes import fork, succeeded
@@ -125,7 +129,7 @@ def test_whatever_is_refused_as_a_whole_is_one_line(tmp_path, lines, monkeypatch
         "refused a typed path: /etc/passwd": lambda: allowed_path("/etc/passwd"),
         f"refused dataset {tmp_path / 'x.zip'}: No zip": lambda: open_dataset(tmp_path / "x.zip"),
         "refused checkpoint: The checkpoint x.pth": lambda: checkpoints.read_state(tmp_path / "x.pth"),
-        "refused features file: x.npz": lambda: features_files.load(tmp_path / "x.npz"),
+        "refused features file: x.npz": lambda: files.load(tmp_path / "x.npz"),
         "refused upload: This session may upload": lambda: uploads.claim([11]),
     }
     for expected, work in refused.items():
@@ -163,8 +167,8 @@ def test_every_command_is_one_line_and_a_user_error_leaves_no_traceback(tmp_path
     (tmp_path / "empty\x1b[31m").mkdir()
     (tmp_path / "empty\x1b[31m" / "x.png").write_bytes(corpus.tiff(1, 1, b""))
     out = str(tmp_path / "d.safetensors")
-    assert cli.main(["fit", str(tmp_path / "nowhere"), "--out", out, "--model", "demo", "--quiet"]) == 1
-    assert cli.main(["demo", "--quiet", "--k", "999999"]) == 1
+    assert program.main(["fit", str(tmp_path / "nowhere"), "--out", out, "--model", "demo", "--quiet"]) == 1
+    assert program.main(["demo", "--quiet", "--k", "999999"]) == 1
     missing, demo = (line for line in lines() if "nnguide_core.cli" in line)
     assert "command fit after" in missing
     assert "failed - " in missing
@@ -177,11 +181,11 @@ def test_a_command_without_memory_ends_with_a_sentence(tmp_path, monkeypatch, ca
     def fill(_):
         raise MemoryError
 
-    from nnguide_core import commands
+    from nnguide_core.cli import commands
 
     monkeypatch.setenv("NNGUIDE_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(commands.COMMANDS, "demo", fill)
-    assert cli.main(["demo"]) == 1
+    assert program.main(["demo"]) == 1
     assert "nnguide: There is not enough memory." in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ def load_checkpoint(path: Path) -> Outcome:
     """Load a checkpoint into the corpus's network and use it, in the file's folder."""
     import torch
 
-    from nnguide_core import checkpoints
+    from nnguide_core.models import checkpoints
     from tests.checkpoint_corpus import network
 
     torch.set_num_threads(1)
@@ -31,7 +31,7 @@ def load_features(path: Path) -> Outcome:
     """Read a features file and make a dataset of it, as a page does, in the file's folder."""
     import torch
 
-    from nnguide_core.own_features import OwnFile, own_question
+    from nnguide_core.evaluation.own_features import OwnFile, own_question
     from nnguide_core.records import Role
 
     torch.set_num_threads(1)
@@ -68,7 +68,7 @@ def be_greedy(how: str) -> Outcome:
 
 def decode_image(data: bytes) -> Outcome:
     """Decode untrusted bytes as a scan does."""
-    from nnguide_core.reading import check
+    from nnguide_core.images.reading import check
 
     return outcome_of(lambda: check(data), is_limited=True)
 
@@ -76,7 +76,7 @@ def decode_image(data: bytes) -> Outcome:
 def open_zip(case: tuple[Path, Sequence[str], Mapping[str, str]]) -> Outcome:
     """Read every member of a zip that may be read, and compare with what must be read and refused."""
     from nnguide_core.archives import inspect
-    from nnguide_core.reading import check_at
+    from nnguide_core.images.reading import check_at
 
     path, kept, reasons = case
 

@@ -3,8 +3,8 @@
 import pandas as pd
 import streamlit as st
 
-from nnguide_core.checks import NO_IMAGE, Check, ModelCard
-from nnguide_core.dataset_report import Copies, DatasetReport
+from nnguide_core.datasets.report import Copies, DatasetReport
+from nnguide_core.evaluation.checks import NO_IMAGE, Check, ModelCard
 from views.draft import ROLES
 from views.job_panel import duration
 from views.text import cell, counted, literal, markdown_text

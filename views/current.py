@@ -8,8 +8,8 @@ import streamlit as st
 
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import Evaluation
+from nnguide_core.evaluation.verdicts import apply_verdicts
 from nnguide_core.records import Run, Threshold, Verdict
-from nnguide_core.verdicts import apply_verdicts
 from views import navigation, resources, state
 
 __all__ = ["View", "current"]

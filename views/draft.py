@@ -9,10 +9,10 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from nnguide_core.datasets import allowed_path
 from nnguide_core.errors import NNGuideError
+from nnguide_core.evaluation.plans import Chosen, guessed_role, unique_name
 from nnguide_core.jobs import Job
-from nnguide_core.plans import Chosen, guessed_role, unique_name
+from nnguide_core.paths.allowed import allowed_path
 from nnguide_core.records import Role, fingerprint
 from nnguide_core.settings import data_roots, session_upload_limit
 from nnguide_core.store import StoredDataset

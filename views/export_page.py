@@ -9,9 +9,9 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from nnguide_core.errors import UndefinedMetricError
-from nnguide_core.provenance import save_detector
+from nnguide_core.evaluation.provenance import save_detector
+from nnguide_core.evaluation.tables import bank_table, image_table, to_csv, to_parquet
 from nnguide_core.records import Run, Verdict
-from nnguide_core.tables import bank_table, image_table, to_csv, to_parquet
 from views import report as one_file
 from views import state
 from views.current import View

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from nnguide_core.datasets import allowed_path
+from nnguide_core.evaluation.own_features import OwnFile, own_question
+from nnguide_core.evaluation.plans import answer, guessed_role, unique_name
+from nnguide_core.evaluation.questions import keep
 from nnguide_core.jobs import JobContext
-from nnguide_core.own_features import OwnFile, own_question
-from nnguide_core.plans import answer, guessed_role, unique_name
-from nnguide_core.questions import keep
+from nnguide_core.paths.allowed import allowed_path
 from nnguide_core.records import Role, fingerprint
 from nnguide_core.settings import BankSettings, data_roots
 from views import draft, job_panel, resources, state

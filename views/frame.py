@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from nnguide_core.checks import class_cautions
 from nnguide_core.errors import NNGuideError
+from nnguide_core.evaluation.checks import class_cautions
 from nnguide_core.records import Role, Run, Threshold
 from views.current import View
 from views.text import literal, markdown_text

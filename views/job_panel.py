@@ -8,11 +8,11 @@ from typing import Any
 
 import streamlit as st
 
-from nnguide_core.allowed_paths import still_allowed
-from nnguide_core.checks import Check, check, with_class_count
 from nnguide_core.errors import StoreError
+from nnguide_core.evaluation.checks import Check, check, with_class_count
+from nnguide_core.evaluation.plans import Chosen, Plan, compute, scan
 from nnguide_core.jobs import Job, JobContext
-from nnguide_core.plans import Chosen, Plan, compute, scan
+from nnguide_core.paths.allowed import still_allowed
 from nnguide_core.progress import Progress
 from nnguide_core.records import JobRecord, JobState, Role, fingerprint
 from views import resources, state

@@ -7,9 +7,9 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
+from nnguide_core.evaluation.maps import ImageMap, make_map
 from nnguide_core.jobs import Job, JobContext
-from nnguide_core.map_reading import WITHIN
-from nnguide_core.maps import ImageMap, make_map
+from nnguide_core.projection.reading import WITHIN
 from nnguide_core.records import JobState
 from views import resources, state
 from views.bank_card import served_by

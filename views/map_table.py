@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnguide_core.evaluation import Evaluation, Judged, rows_with_features
-from nnguide_core.maps import ImageMap
+from nnguide_core.evaluation.maps import ImageMap
 from nnguide_core.records import Dataset, ImageRef, Role
 from views.components.map import MapPoints
 from views.theme import GROUPS, Group, group_of

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from nnguide_core.comparison import DifferenceRow, MetricsRow, metrics_table
+from nnguide_core.evaluation.comparison import DifferenceRow, MetricsRow, metrics_table
 from nnguide_core.intervals import Interval
 from views import resources
 from views.current import View

@@ -4,10 +4,10 @@ import importlib.util
 
 import streamlit as st
 
-from nnguide_core.datasets import allowed_path
 from nnguide_core.demo import demo_spec
 from nnguide_core.errors import ModelError
 from nnguide_core.models import ModelSpec, Precision, available, weights_of
+from nnguide_core.paths.allowed import allowed_path
 from nnguide_core.settings import REACT_PERCENTILE, BankSettings
 from views import resources, state
 from views.text import literal

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from nnguide_core.explanation import Typical
+from nnguide_core.evaluation.explanation import Typical
 from nnguide_core.records import ImageRef
 from views import resources
 from views.current import View

@@ -5,10 +5,10 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from nnguide_core.checks import Check
 from nnguide_core.errors import NNGuideError
+from nnguide_core.evaluation.checks import Check
+from nnguide_core.evaluation.plans import Plan
 from nnguide_core.jobs import Job
-from nnguide_core.plans import Plan
 from nnguide_core.records import JobState, Run
 from views import draft, job_panel, resources, state
 from views.check_view import show_check
@@ -68,7 +68,7 @@ def take_results(way: str) -> None:
 
 def own_images() -> None:
     """Build a run from images: datasets, model, bank, check, compute."""
-    # Each step in a container of its own: one that grows does not move, and thereby close, what is open below.
+    # Each step has a container: one that grows does not move, and thereby close, what is open below it.
     with st.container():
         st.subheader("1. Images")
         _in_words(draft.add_datasets)

@@ -3,10 +3,10 @@
 import pandas as pd
 import streamlit as st
 
-from nnguide_core.checks import NO_IMAGE
-from nnguide_core.dataset_report import kind_of
+from nnguide_core.datasets.report import kind_of
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import NNGUIDE, Part
+from nnguide_core.evaluation.checks import NO_IMAGE
 from views import resources, state
 from views.components.gallery import gallery
 from views.current import View

@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
-from nnguide_core.comparison import MetricsRow
 from nnguide_core.curves import Curve as Rates
 from nnguide_core.curves import Histogram, histogram, pr_curve, roc_curve
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import NNGUIDE
+from nnguide_core.evaluation.comparison import MetricsRow
 from views import resources
 from views.charts import Curve, ScoreRow, metric_over_k, precision_recall, roc, score_histogram
 from views.classified import wrongly_classified

@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnguide_core import scoring
-from nnguide_core.comparison import DifferenceRow, MetricsRow, differences, metrics_table
 from nnguide_core.errors import StoreError
 from nnguide_core.evaluation import NNGUIDE, Evaluation, evaluate
-from nnguide_core.explanation import pooled_neighbors, thresholds_over_k
+from nnguide_core.evaluation.comparison import DifferenceRow, MetricsRow, differences, metrics_table
+from nnguide_core.evaluation.explanation import pooled_neighbors, thresholds_over_k
+from nnguide_core.evaluation.maps import ImageMap, elsewhere, find_map
+from nnguide_core.evaluation.questions import ask_demo, open_question
+from nnguide_core.evaluation.thumbnails import ThumbnailMaker
+from nnguide_core.evaluation.uploads import SessionUploads, release_stale
 from nnguide_core.jobs import Jobs
 from nnguide_core.logs import log_to_file
-from nnguide_core.maps import ImageMap, elsewhere, find_map
-from nnguide_core.questions import ask_demo, open_question
 from nnguide_core.records import Dataset, ImageRef, Run, Threshold, ThresholdKind
 from nnguide_core.settings import DEFAULT_K, workspace_home
 from nnguide_core.store import Workspace
 from nnguide_core.sweep import KSweep, over_k
-from nnguide_core.thumbnails import ThumbnailMaker
-from nnguide_core.uploads import SessionUploads, release_stale
 from views.components.scores import BinnedScores
 from views.farewell import Farewells, this_tab
 from views.handover import Handover

@@ -9,7 +9,7 @@ import torch
 from streamlit.delta_generator import DeltaGenerator
 
 from nnguide_core.evaluation import Judged
-from nnguide_core.queues import ORDERS, QUEUES, Places, Situation, narrowed, ordered, queue
+from nnguide_core.evaluation.queues import ORDERS, QUEUES, Places, Situation, narrowed, ordered, queue
 from nnguide_core.records import Run, Verdict
 from nnguide_core.settings import VERDICTS
 from views import resources, state

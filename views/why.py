@@ -5,7 +5,7 @@ import streamlit as st
 import torch
 
 from nnguide_core.errors import UndefinedMetricError
-from nnguide_core.explanation import Typical, WhatIf, flips, gap_to, typical, what_if
+from nnguide_core.evaluation.explanation import Typical, WhatIf, flips, gap_to, typical, what_if
 from views import resources
 from views.current import View
 from views.exclusions import leave_out, left_out

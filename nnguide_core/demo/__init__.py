@@ -71,8 +71,8 @@ def demo_sets() -> tuple[DemoSet, ...]:
 
 def demo_spec() -> ModelSpec:
     """Return what models.load_model needs to load the shipped classifier."""
-    from nnguide_core.demo.network import CLASS_NAMES
     from nnguide_core.models import ModelSpec
+    from nnguide_core.models.demo_network import CLASS_NAMES
 
     return ModelSpec(
         source="demo",

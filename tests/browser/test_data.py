@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from nnguide_core.demo import demo_spec
-from nnguide_core.plans import Chosen, Plan
+from nnguide_core.evaluation.plans import Chosen, Plan
 from nnguide_core.records import Role
 from nnguide_core.store import Workspace
 

@@ -64,8 +64,8 @@ def test_an_image_from_elsewhere_is_scrolled_to_and_marked_beyond_the_first_500(
 def misses(tmp_path_factory):
     """The demo's misses, furthest from the threshold first."""
     from nnguide_core.evaluation import DEFAULT_THRESHOLD, evaluate
-    from nnguide_core.questions import ask_demo
-    from nnguide_core.queues import Situation, ordered, queue
+    from nnguide_core.evaluation.questions import ask_demo
+    from nnguide_core.evaluation.queues import Situation, ordered, queue
     from nnguide_core.settings import DEFAULT_K
     from nnguide_core.store import Workspace
 

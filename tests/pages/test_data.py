@@ -245,7 +245,7 @@ def test_uploaded_images_become_a_dataset_and_are_freed_with_the_session(app, ho
     assert names(app) == ["uploaded images"]
     blobs = [path for path in (home / "blobs").rglob("*") if path.is_file()]
     assert len(blobs) == 1
-    from nnguide_core.uploads import SessionUploads
+    from nnguide_core.evaluation.uploads import SessionUploads
 
     session = blobs[0].relative_to(home / "blobs").parts[0]
     SessionUploads(resources.workspace(), session).release()

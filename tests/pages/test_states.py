@@ -8,10 +8,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from nnguide_core.evaluation.own_features import OwnFile, own_question
+from nnguide_core.evaluation.plans import answer
+from nnguide_core.evaluation.questions import keep
 from nnguide_core.jobs import Job, JobContext
-from nnguide_core.own_features import OwnFile, own_question
-from nnguide_core.plans import answer
-from nnguide_core.questions import keep
 from nnguide_core.records import Role, Verdict
 from nnguide_core.settings import BankSettings
 

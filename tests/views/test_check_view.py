@@ -2,8 +2,8 @@
 
 import pytest
 
-from nnguide_core.checks import Check, ModelCard
-from nnguide_core.dataset_report import report
+from nnguide_core.datasets.report import report
+from nnguide_core.evaluation.checks import Check, ModelCard
 from views.check_view import time_in_words
 
 

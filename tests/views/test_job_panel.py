@@ -6,9 +6,9 @@ import pytest
 
 from nnguide_core.demo import demo_spec
 from nnguide_core.errors import ForbiddenPathError
+from nnguide_core.evaluation.plans import Plan
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.models import ModelSpec
-from nnguide_core.plans import Plan
 from nnguide_core.records import Role
 from nnguide_core.store import Workspace
 from views import job_panel

@@ -9,7 +9,7 @@ import streamlit as st
 import torch
 
 from nnguide_core.evaluation import DEFAULT_THRESHOLD, Part
-from nnguide_core.questions import keep
+from nnguide_core.evaluation.questions import keep
 from nnguide_core.records import Verdict
 from tests.synthetic import make_question
 from views import resources

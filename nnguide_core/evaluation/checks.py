@@ -1,0 +1,279 @@
+"""What to know before a plan is computed: the datasets' report, the model, what it sees, and how long."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnguide_core.datasets.report import DatasetReport, report
+from nnguide_core.errors import ModelError
+from nnguide_core.evaluation.plans import Plan, prepared
+from nnguide_core.features import extract
+from nnguide_core.images.previews import previews
+from nnguide_core.jobs import JobContext
+from nnguide_core.models import Classifier, ModelSpec, architectures, checkpoints, load_model
+from nnguide_core.progress import Progress
+from nnguide_core.records import Dataset, ImageRef, Role, Skipped
+from nnguide_core.store import Workspace
+
+__all__ = [
+    "NO_IMAGE",
+    "Check",
+    "ClassCaution",
+    "ModelCard",
+    "check",
+    "class_cautions",
+    "unknown_labels",
+    "with_class_count",
+]
+
+NO_IMAGE = "No image"  # the kind of reason of a skipped file that is none, such as notes.txt
+_SEEN = 4  # images whose preprocessing is shown
+_MEASURED, _BATCH = 24, 8  # images that are timed, in batches of
+_MOST_SKIPPED = 1000  # files that are named
+_NAMED = 8  # classes in a sentence
+_TRIED_BANK, _TRIED_QUERIES = 4096, 256  # rows of noise that are compared to time the search
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model that was loaded once, as a page shows it."""
+
+    facts: Mapping[str, Any]  # models.Classifier.describe
+    class_names: tuple[str, ...]
+    seen: tuple[tuple[str, bytes], ...]  # path, and a PNG of what the network sees
+    rate: float | None  # images per second; None where there were too few to measure
+    loading: float = 0.0  # seconds that loading it took
+    starting: float = 0.0  # seconds until a dataset's first features were there
+
+
+@dataclass(frozen=True)
+class ClassCaution:
+    """What to know of a dataset with classes that the model does not know."""
+
+    dataset: str
+    role: Role
+    text: str  # a sentence or two, the dataset's name first
+    none_known: bool  # of its classes: most likely the model is the wrong one, or has no class names
+
+
+@dataclass(frozen=True)
+class Check:
+    """All that is known of a plan before it is computed."""
+
+    report: DatasetReport
+    skipped: tuple[tuple[str, Skipped], ...]  # dataset and file, the first thousand
+    model: ModelCard | None
+    problem: str  # why there is no model, in a sentence; else ""
+    unknown: Mapping[str, tuple[str, ...]]  # dataset -> its class names that the model does not know
+    to_compute: int  # images without features so far
+    sets_to_compute: int = 0  # datasets that they are in
+    search: float = 0.0  # seconds that comparing the queries with the bank will take
+    class_cautions: tuple[ClassCaution, ...] = ()
+
+    @property
+    def feature_seconds(self) -> float | None:
+        """How long computing the features will take, as far as that can be told."""
+        if self.model is None or not self.model.rate:
+            return None
+        return self.sets_to_compute * self.model.starting + self.to_compute / self.model.rate
+
+    @property
+    def seconds(self) -> float | None:
+        """How long loading the model, computing features and searching will take; baselines not counted."""
+        features = self.feature_seconds
+        return None if features is None or self.model is None else self.model.loading + features + self.search
+
+
+def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
+    """Look at a plan's datasets and model without computing anything from them.
+
+    Raises:
+        NNGuideError: a dataset is unusable. A model that cannot be loaded is part of the answer.
+        CancelledError: stopped on request.
+    """
+    datasets = prepared(workspace, plan)
+    _say(context, "Looking for copies and near-duplicates")
+    found = report(datasets)
+    skipped = tuple((dataset.name, each) for dataset in datasets for each in dataset.skipped)[:_MOST_SKIPPED]
+    _say(context, "Loading the model")
+    began = time.monotonic()
+    try:
+        classifier = load_model(with_class_count(plan.spec))
+    except ModelError as error:
+        total = sum(len(each.images) for each in datasets)
+        return Check(found, skipped, None, str(error), {}, total)
+    card = _card(datasets[0], classifier, time.monotonic() - began, context)
+    left = [len(each.images) for each in datasets if not _has_features(workspace, classifier, each)]
+    return Check(
+        found,
+        skipped,
+        card,
+        "",
+        unknown_labels(datasets, classifier.class_names),
+        to_compute=sum(left),
+        sets_to_compute=len(left),
+        search=_search_seconds(datasets, classifier.width),
+        class_cautions=tuple(class_cautions(datasets, classifier.class_names)),
+    )
+
+
+def with_class_count(spec: ModelSpec) -> ModelSpec:
+    """Return a spec that says how many classes the head of its checkpoint has, where it does not say so yet.
+
+    Raises:
+        ModelError: there is no such architecture, the checkpoint cannot be read, or the class names that
+            were given are more or fewer than its head has classes.
+    """
+    if spec.source != "checkpoint" or spec.checkpoint is None or spec.class_count is not None:
+        return spec
+    count = _head_count(spec.checkpoint, spec.architecture)
+    if count is None:
+        return spec
+    if spec.class_names is not None and len(spec.class_names) != count:
+        raise ModelError(
+            f"The checkpoint {spec.checkpoint.name} has {count} classes, but {len(spec.class_names)} class "
+            "names were given: give one per class, or none."
+        )
+    return replace(spec, class_count=count)
+
+
+def unknown_labels(datasets: Sequence[Dataset], class_names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return which classes of the bank and the ID datasets a model does not know, by dataset."""
+    known = set(class_names)
+    missing = {
+        dataset.name: tuple(name for name in dataset.class_counts if name not in known)
+        for dataset in datasets
+        if dataset.role is not Role.OOD
+    }
+    return {name: labels for name, labels in missing.items() if labels}
+
+
+def class_cautions(datasets: Sequence[Dataset], class_names: Sequence[str]) -> list[ClassCaution]:
+    """Return what to know of each bank and ID dataset that has classes which a model does not know."""
+    unknown = unknown_labels(datasets, class_names)
+    return [
+        _class_caution(dataset, unknown[dataset.name])
+        for dataset in datasets
+        if dataset.role is not Role.OOD and dataset.name in unknown
+    ]
+
+
+def _class_caution(dataset: Dataset, names: tuple[str, ...]) -> ClassCaution:
+    is_bank, total = dataset.role is Role.BANK, len(dataset.class_counts)
+    none_known = len(names) == total
+    if none_known:
+        what = f"the model knows none of its {total:,} classes ({_listed(names)})."
+        why = "Is this the right model, or are its class names missing?"
+        effect = (
+            "All its images guide nevertheless."
+            if is_bank
+            else "None of its images counts as classified rightly or wrongly."
+        )
+        return ClassCaution(dataset.name, dataset.role, f"{dataset.name}: {what} {why} {effect}", True)
+    what = f"the model does not know {len(names):,} of its {total:,} classes ({_listed(names)})."
+    effect = (
+        "Their images guide like any other."
+        if is_bank
+        else "Their images count as classified neither rightly nor wrongly."
+    )
+    return ClassCaution(dataset.name, dataset.role, f"{dataset.name}: {what} {effect}", False)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _say(context: JobContext, step: str) -> None:
+    """Stop here if someone asked for it, or say what comes next."""
+    context.check()
+    context.progress(Progress(0, 0, 0.0, step=step))
+
+
+def _card(dataset: Dataset, classifier: Classifier, loading: float, context: JobContext) -> ModelCard:
+    _say(context, "Looking at what the network sees")
+    seen = previews(
+        dataset, classifier.preprocess, _spread(dataset.images, _SEEN), cancelled=context.cancelled
+    )
+    _say(context, "Timing the model")
+    rate, starting = _rate(dataset, classifier, context)
+    return ModelCard(classifier.describe(), classifier.class_names, seen, rate, loading, starting)
+
+
+def _head_count(checkpoint: Path, architecture: str) -> int | None:
+    """Return how many classes a checkpoint's head has: the side that grows with them; None if not to be told.
+
+    Raises:
+        ModelError: no such architecture, or a checkpoint that cannot be read.
+    """
+    try:
+        two, three = _shapes(architecture, 2), _shapes(architecture, 3)
+    except (RuntimeError, NotImplementedError):  # some networks cannot be made without memory
+        return None
+    sides = {
+        name: [few < more for few, more in zip(shape, three[name], strict=True)].index(True)
+        for name, shape in two.items()
+        if shape != three[name]
+    }
+    counts = {
+        tensor.shape[side]
+        for given, tensor in checkpoints.read_state(checkpoint).items()
+        for name, side in sides.items()
+        if given == name or given.endswith(f".{name}")
+        if tensor.ndim == len(two[name])
+    }
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _shapes(architecture: str, class_count: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a network's tensors without making them."""
+    with torch.device("meta"):
+        if architectures.is_torchvision(architecture):
+            built = architectures.torchvision_model(architecture, class_count=class_count)
+        else:
+            built = architectures.timm_model(architecture, pretrained=False, class_count=class_count)
+    return {name: tuple(tensor.shape) for name, tensor in built.network.state_dict().items()}
+
+
+def _spread(images: Sequence[ImageRef], count: int) -> list[ImageRef]:
+    """Return some images, evenly spread."""
+    return [images[place * len(images) // count] for place in range(min(count, len(images)))]
+
+
+def _rate(dataset: Dataset, classifier: Classifier, context: JobContext) -> tuple[float | None, float]:
+    """Time a few images: return images per second, and the seconds until the first batch was there.
+
+    The rate leaves the first batch out, because it waits for the workers to start.
+    """
+    few = replace(dataset, images=tuple(_spread(dataset.images, _MEASURED)))
+    times: list[tuple[int, float]] = []
+    start = time.monotonic()
+    extract(
+        few,
+        classifier,
+        batch_size=_BATCH,
+        progress=lambda step: times.append((step.done, time.monotonic())),
+        cancelled=context.cancelled,
+    )
+    if not times:
+        return None, 0.0
+    (first, began), (last, ended) = times[0], times[-1]
+    return (last - first) / max(ended - began, 1e-6) if len(times) > 1 else None, began - start
+
+
+def _search_seconds(datasets: Sequence[Dataset], width: int) -> float:
+    """Compare some noise as wide as the features, and return how long all queries will take by that."""
+    bank = sum(len(each.images) for each in datasets if each.role is Role.BANK)
+    queries = sum(len(each.images) for each in datasets if each.role is not Role.BANK)
+    rows, noise = torch.ones(_TRIED_BANK, width), torch.ones(_TRIED_QUERIES, width)
+    began = time.monotonic()
+    torch.topk(noise @ rows.T, 100)
+    return (time.monotonic() - began) * (bank / _TRIED_BANK) * (queries / _TRIED_QUERIES)
+
+
+def _has_features(workspace: Workspace, classifier: Classifier, dataset: Dataset) -> bool:
+    return workspace.load_features(classifier.fingerprint, dataset.fingerprint) is not None

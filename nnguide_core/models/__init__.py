@@ -1,0 +1,5 @@
+"""Classifiers: named, found or loaded from checkpoints, and split into encoder and head."""
+
+from nnguide_core.models.specs import Classifier, ModelSpec, Precision, available, load_model, weights_of
+
+__all__ = ["Classifier", "ModelSpec", "Precision", "available", "load_model", "weights_of"]

@@ -1,0 +1,1 @@
+"""Paths from outside: where they may lie, and opening what lies there."""

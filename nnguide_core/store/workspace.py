@@ -1,0 +1,286 @@
+"""The workspace: what is remembered between sessions, in one folder, safe for many threads and processes.
+
+Datasets, runs, verdicts, settings and jobs lie in SQLite; tensors in safetensors files named by the
+fingerprint of what they were computed from. Every write is whole or absent. What is damaged or foreign is set
+aside with a note and counts as absent: it is computed again, never silently used.
+"""
+
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nnguide_core.errors import StoreError
+from nnguide_core.locks import is_locked, locked
+from nnguide_core.outcomes import Outcome
+from nnguide_core.progress import Cancelled
+from nnguide_core.records import Dataset, Features, Role, Verdict, fingerprint
+from nnguide_core.settings import workspace_home
+from nnguide_core.store.checks import mend, sound
+from nnguide_core.store.cleaning import clean_up, knows_all, usage
+from nnguide_core.store.packing import pack_dataset, pack_features, unpack_dataset, unpack_features
+from nnguide_core.store.recovery import back_up_daily, prepare
+from nnguide_core.store.rows import Rows
+from nnguide_core.store.schema import WORKSPACE_TABLES, Database
+from nnguide_core.store.tensors import SetAside, TensorFiles, list_set_aside, private_folder
+from nnguide_core.store.thumbnails import Thumbnails
+
+__all__ = ["SetAside", "StoredDataset", "Workspace"]
+
+_LOG = logging.getLogger(__name__)
+_DAY = 24 * 3600.0  # seconds
+_DATABASE, _BACKUP = "workspace.sqlite", "workspace.backup"
+_SAVE_DATASET = (
+    "INSERT OR REPLACE INTO datasets (key, fingerprint, json, saved, checksum)"
+    " VALUES (?1, ?2, ?3, ?4, row_checksum(?1, ?2, ?3, ?4))"
+)
+
+
+@dataclass(frozen=True)
+class StoredDataset:
+    """A dataset that the workspace knows, without its images."""
+
+    fingerprint: str
+    name: str
+    role: Role
+    root: Path
+    size: int  # images
+    skipped: int  # files that were found and not read
+    saved: datetime
+
+
+class Workspace(Rows):
+    """One folder of memory. Any number of these may use it at once, in any number of threads and processes.
+
+    Args:
+        root: the folder, made if missing; None is settings.workspace_home().
+
+    Raises:
+        StoreError: the folder cannot be used, or a newer version of the program wrote it.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (workspace_home() if root is None else root).resolve()
+        try:
+            private_folder(self.root)
+            for name in ("set-aside", "locks", "shards"):
+                private_folder(self.root / name)
+            self.blobs = private_folder(self.root / "blobs")  # uploads, under the hash of their bytes
+            self._tensors = TensorFiles(private_folder(self.root / "tensors"), self.root / "set-aside")
+            super().__init__(self._open_database())
+            with self.lock("open"):
+                self.thumbnails = Thumbnails(self.root / "thumbnails.sqlite")
+        except OSError as error:
+            raise StoreError(
+                f"The workspace {self.root} cannot be used: {error.strerror}. "
+                "Set NNGUIDE_HOME to a folder that can be written."
+            ) from error
+
+    def save_dataset(self, dataset: Dataset) -> None:
+        """Remember a dataset with all its images; the same contents, name and role replace each other."""
+        key = _dataset_key(dataset.fingerprint, dataset.name, dataset.role)
+        tensors, about = pack_dataset(dataset)
+        self._tensors.save("datasets", key, tensors, about, needs=[dataset.fingerprint])
+        summary = json.dumps({**about, "skipped": len(dataset.skipped)})
+        row = (key, dataset.fingerprint, summary, datetime.now(UTC).isoformat())
+        with self._database.write() as connection:
+            connection.execute(_SAVE_DATASET, row)
+
+    def datasets(self) -> tuple[StoredDataset, ...]:
+        """Return what is known of every dataset, the one saved last first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT checksum, key, fingerprint, json, saved FROM datasets ORDER BY saved DESC"
+            ).fetchall()
+        found = (_stored_dataset(of, text, saved) for _, of, text, saved in sound("datasets", rows))
+        return tuple(stored for stored in found if stored is not None)
+
+    def dataset(
+        self, fingerprint: str, *, name: str | None = None, role: Role | None = None
+    ) -> Dataset | None:
+        """Return a dataset with its images, the one saved last where several fit; None if there is none."""
+        for stored in self.datasets():
+            if (
+                stored.fingerprint == fingerprint
+                and name in (None, stored.name)
+                and role in (None, stored.role)
+                and (dataset := self._load_dataset(stored)) is not None
+            ):
+                return dataset
+        return None
+
+    def remove_dataset(self, stored: StoredDataset) -> None:
+        """Forget a dataset; what was computed from it goes with the next clean_up, unless a run needs it."""
+        key = _dataset_key(stored.fingerprint, stored.name, stored.role)
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM datasets WHERE key = ?", (key,))
+        self._tensors.remove("datasets", key)
+
+    def add_verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        """Append verdicts, all or none, and once a day keep a copy of the database; see Rows.add_verdicts."""
+        super().add_verdicts(verdicts)
+        self._back_up_daily(self._database)
+
+    def save_features(self, features: Features, extra: str = "") -> None:
+        """Keep features under their model and dataset; extra tells apart what else changed them."""
+        tensors, about = pack_features(features)
+        key = _features_key(features.model, features.dataset, extra)
+        self._tensors.save("features", key, tensors, about, needs=[features.dataset])
+
+    def load_features(self, model: str, dataset: str, extra: str = "") -> Features | None:
+        """Return a dataset's features by a model, both by fingerprint; None if they must be computed."""
+        key = _features_key(model, dataset, extra)
+        if (packed := self._tensors.load("features", key)) is None:
+            return None
+        try:
+            return unpack_features(*packed)
+        except StoreError as error:
+            self._tensors.set_aside("features", key, str(error))
+            return None
+
+    def save(
+        self,
+        kind: str,
+        key: str,
+        tensors: Mapping[str, Tensor],
+        about: Mapping[str, Any],
+        *,
+        needs: Iterable[str] = (),
+    ) -> None:
+        """Keep tensors and a JSON-able description; what was there before is replaced as a whole.
+
+        Args:
+            kind: a short lower-case word, such as "banks", "neighbours" or "projections".
+            key: the fingerprint of all that they were computed from.
+            tensors: as files.save_tensors takes them.
+            about: the description, at most 100 MB as JSON.
+            needs: fingerprints of datasets, ids of runs or their questions; clean_up deletes the file once
+                one of them is known no more. Without any the file stays until it is removed.
+        """
+        self._tensors.save(kind, key, tensors, about, needs)
+
+    def load(self, kind: str, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return tensors and description, or None where there are none; an unusable file is set aside."""
+        return self._tensors.load(kind, key)
+
+    def has(self, kind: str, key: str) -> bool:
+        """Return whether something is kept under the key, without judging it."""
+        return self._tensors.has(kind, key)
+
+    def remove(self, kind: str, key: str) -> None:
+        """Delete what is kept under the key, if anything."""
+        self._tensors.remove(kind, key)
+
+    def set_aside(self, kind: str, key: str, reason: str) -> None:
+        """Move a file whose contents turned out to be unusable out of the way, with a note and a log line."""
+        self._tensors.set_aside(kind, key, reason)
+
+    def shards_folder(self, model: str, dataset: str, extra: str = "") -> Path:
+        """Return the folder, made if missing, where an extraction keeps its finished batches."""
+        return private_folder(self.root / "shards" / f"{dataset}-{_features_key(model, dataset, extra)}")
+
+    def remove_shards(self, model: str, dataset: str, extra: str = "") -> None:
+        """Delete the finished batches of an extraction, once its features are saved as a whole."""
+        shutil.rmtree(self.shards_folder(model, dataset, extra), ignore_errors=True)
+
+    def lock(self, name: str, *, cancelled: Cancelled | None = None) -> AbstractContextManager[None]:
+        """Return a lock between all threads and processes of this workspace; see locks.locked."""
+        return locked(self._lock_path(name), cancelled=cancelled)
+
+    def is_locked(self, name: str) -> bool:
+        """Return whether any thread or process holds the lock now."""
+        return is_locked(self._lock_path(name))
+
+    def all_set_aside(self) -> tuple[SetAside, ...]:
+        """Return what was set aside in the last 30 days, newest first."""
+        return list_set_aside(self.root / "set-aside")
+
+    def usage(self) -> dict[str, int]:
+        """Return the bytes that each kind of memory takes."""
+        return usage(self.root)
+
+    def knows_all(self) -> bool:
+        """Return whether what no dataset or run names is really needed by none: no row can be missing."""
+        return knows_all(self.root, self._database)
+
+    def clean_up(self, min_age: float = _DAY) -> int:
+        """Delete what no dataset or run needs, older than min_age seconds; return the bytes given back."""
+        return clean_up(self.root, self._database, self._tensors, min_age)
+
+    def clean_up_in_background(self) -> threading.Thread:
+        """Clean up in a thread of its own, which is returned; how that went is a line in the log."""
+        thread = threading.Thread(target=self._clean_up_and_log, name="clean up", daemon=True)
+        thread.start()
+        return thread
+
+    def close(self) -> None:
+        """Close the open files; the next use opens them again."""
+        super().close()
+        self.thumbnails.close()
+
+    def _clean_up_and_log(self) -> None:
+        with Outcome() as cleaning, self.lock("clean up"):
+            if freed := self.clean_up():
+                _LOG.info("cleaned up: %d bytes given back", freed)
+        if cleaning.error is not None:
+            _LOG.warning("not cleaned up: %r", cleaning.error)
+
+    def _lock_path(self, name: str) -> Path:
+        return self.root / "locks" / f"{fingerprint(name)}.lock"
+
+    def _load_dataset(self, stored: StoredDataset) -> Dataset | None:
+        key = _dataset_key(stored.fingerprint, stored.name, stored.role)
+        try:
+            if (packed := self._tensors.load("datasets", key)) is not None:
+                return unpack_dataset(*packed)
+        except StoreError as error:
+            self._tensors.set_aside("datasets", key, str(error))
+        # Its images are lost: it must be scanned again, and not be offered as if it were there.
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM datasets WHERE key = ?", (key,))
+        return None
+
+    def _open_database(self) -> Database:
+        self._prepare_database()
+        path = self.root / _DATABASE
+        database = Database(path, WORKSPACE_TABLES, make=self._prepare_database)
+        with self.lock("open"):
+            mend(database, self.root / "set-aside")
+        self._back_up_daily(database)
+        return database
+
+    def _prepare_database(self) -> None:
+        # Not with its parents: a workspace that was deleted while it is in use stays deleted.
+        (self.root / "locks").mkdir(mode=0o700, exist_ok=True)
+        with self.lock("open"):
+            prepare(self.root / _DATABASE, self.root / _BACKUP, self.root / "set-aside")
+
+    def _back_up_daily(self, database: Database) -> None:
+        with self.lock("daily copy"):
+            back_up_daily(database, self.root / _BACKUP, self.root / "set-aside")
+
+
+def _dataset_key(content: str, name: str, role: Role) -> str:
+    return fingerprint("dataset", content, name, role)
+
+
+def _features_key(model: str, dataset: str, extra: str) -> str:
+    return fingerprint("features", model, dataset, extra)
+
+
+def _stored_dataset(content: str, text: str, saved: str) -> StoredDataset | None:
+    try:
+        about = json.loads(text)
+        root, role, when = Path(about["root"]), Role(about["role"]), datetime.fromisoformat(saved)
+        return StoredDataset(content, about["name"], role, root, about["size"], about["skipped"], when)
+    except (ValueError, KeyError, TypeError) as error:
+        _LOG.warning("left out a dataset: %r", error)
+        return None

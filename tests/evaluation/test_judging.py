@@ -1,0 +1,160 @@
+"""Tests of nnguide_core.evaluation.judging"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pytorch_ood.detector import KNN
+from pytorch_ood.detector import NNGuide as PytorchOodNNGuide
+
+from nnguide_core.errors import DatasetError, NNGuideWarning, UndefinedMetricError
+from nnguide_core.evaluation import NNGUIDE, BankCounts, Part, evaluate, rows_with_features
+from nnguide_core.records import Features, Role, Skipped, Threshold
+from nnguide_core.settings import BankSettings
+from tests.synthetic import make_question
+
+
+@pytest.fixture(scope="module")
+def answered():
+    return evaluate(make_question())
+
+
+@pytest.mark.parametrize("k", [1, 7, 10])
+def test_scores_are_pytorch_oods(answered, k):
+    bank = answered.question.bank.features
+    peer = PytorchOodNNGuide(None, answered.question.head, k=k).fit_features(bank.features, bank.labels)
+    for judged in answered.queries:
+        expected = peer.predict_features(judged.features.features)
+        torch.testing.assert_close(judged.scores(NNGUIDE, k), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_id_comes_before_ood_whatever_the_order_of_the_parts(answered):
+    question = replace(answered.question, parts=tuple(reversed(answered.question.parts)))
+    assert [judged.dataset.role for judged in evaluate(question, baselines=()).queries] == [
+        Role.ID,
+        Role.OOD,
+        Role.OOD,
+    ]
+
+
+def test_an_image_that_is_in_the_bank_does_not_meet_its_own_row():
+    question = make_question()
+    bank = question.bank
+    copy = Part(replace(bank.dataset, name="copy", role=Role.ID), bank.features)
+    judged = evaluate(replace(question, parts=(*question.parts, copy)), k=5, baselines=()).id[-1]
+    own = torch.arange(len(bank.features))[:, None]
+    assert not (judged.neighbors.indices == own).any()
+
+
+def test_without_ood_there_are_scores_and_one_threshold():
+    answered = evaluate(make_question(ood_sizes=()), baselines=())
+    assert answered.threshold(Threshold("id_kept", 0.95), 10) < 0
+    with pytest.raises(UndefinedMetricError):
+        answered.threshold(Threshold("ood_caught", 0.95), 10)
+
+
+@pytest.mark.parametrize("wanted", [0, 2])
+def test_exactly_one_bank_is_needed(wanted):
+    question = make_question()
+    others = [part for part in question.parts if part.dataset.role is not Role.BANK]
+    with pytest.raises(DatasetError, match=f"{wanted} have it"):
+        evaluate(replace(question, parts=(*[question.bank] * wanted, *others)))
+
+
+def test_a_bank_smaller_than_k_is_refused_with_both_numbers():
+    with pytest.raises(ValueError, match=r"k = 10 ID images, but has 9"):
+        evaluate(make_question(bank=9))
+
+
+def test_an_unlabelled_bank_is_used_whole():
+    question = make_question()
+    bank = question.bank
+    unlabelled = replace(bank.features, labels=torch.full((len(bank.features),), -1))
+    parts = (Part(bank.dataset, unlabelled), *question.queries)
+    assert evaluate(replace(question, parts=parts), baselines=()).bank.size == len(bank.features)
+
+
+def with_bank_labels(question, known, spec):
+    """Return the question where the model knows the class of the first images of the bank alone."""
+    bank = question.bank
+    labels = bank.features.labels.clone()
+    labels[known:] = -1
+    parts = (Part(bank.dataset, replace(bank.features, labels=labels)), *question.queries)
+    return replace(question, parts=parts, spec=spec)
+
+
+def test_images_of_a_folder_that_the_model_does_not_know_stay_in_the_bank_and_are_counted():
+    question = make_question()
+    with pytest.warns(NNGuideWarning, match="60 of 90 bank images are of classes that the model does not"):
+        answered = evaluate(with_bank_labels(question, 30, {"source": "demo"}))
+    assert answered.bank_counts == BankCounts(given=90, left_out=0, drawn=90, unlabelled=60)
+    assert answered.bank.labels.tolist() == [*question.bank.features.labels.tolist()[:30], *[-1] * 60]
+    assert [each for each in answered.cautions if each.startswith("60 of 90 bank images are of classes")]
+    assert answered.without == {"Mahalanobis": "Mahalanobis needs the class of every bank image."}
+    for judged, whole in zip(answered.queries, evaluate(question).queries, strict=True):
+        assert torch.equal(judged.scores(NNGUIDE, 10), whole.scores(NNGUIDE, 10))
+        assert torch.equal(judged.scores("KNN", 10), whole.scores("KNN", 10))
+
+
+def test_images_whose_label_a_user_gave_as_unknown_are_left_out_and_counted():
+    question = with_bank_labels(make_question(settings=BankSettings(fraction=0.5)), 30, None)
+    with pytest.warns(NNGuideWarning, match="60 of 90 images for the bank have a label below 0"):
+        answered = evaluate(question, baselines=())
+    assert answered.bank_counts == BankCounts(given=90, left_out=60, drawn=15, unlabelled=0)
+    assert (
+        answered.cautions[0] == "60 of 90 images for the bank have a label below 0 and were left out of it."
+    )
+
+
+def test_queries_that_are_in_the_bank_are_counted_where_baselines_were_fitted_with_them():
+    question = make_question()
+    bank, part = question.bank, question.queries[0]
+    moved = torch.cat([bank.features.features[:7], part.features.features[7:]])
+    ids = (*bank.features.ids[:7], *part.features.ids[7:])
+    copies = replace(part.features, features=moved, logits=question.head(moved), ids=ids)
+    question = replace(question, parts=(bank, Part(part.dataset, copies), *question.queries[1:]))
+    with pytest.warns(NNGuideWarning, match="7 of 60 queries are themselves in the bank"):
+        answered = evaluate(question)
+    sentence = (
+        "ID 0: 7 of 60 queries are themselves in the bank. NNGuide and KNN leave a query's own row out; "
+    )
+    assert [each for each in answered.cautions if each.startswith(sentence)]
+    assert evaluate(question, baselines=("KNN",)).cautions == ()
+    rest = KNN(None, k=50).fit_features(bank.features.features[1:], torch.zeros(89))
+    expected = rest.predict_features(moved[:1]).float()
+    torch.testing.assert_close(answered.queries[0].scores("KNN", 10)[:1], expected)
+
+
+def test_the_threshold_keeps_what_its_rule_says(answered):
+    threshold = answered.threshold(Threshold("id_kept", 0.9), 10)
+    kept = (answered.id_scores(NNGUIDE, 10) < threshold).float().mean()
+    assert kept >= 0.9
+    stricter = torch.nextafter(torch.tensor(threshold), torch.tensor(-torch.inf))
+    assert (answered.id_scores(NNGUIDE, 10) < stricter).float().mean() < 0.9
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
+def test_a_threshold_that_is_no_number_decides_nothing(answered, threshold):
+    with pytest.raises(ValueError, match="threshold must be a finite number"):
+        answered.queries[0].flagged(10, threshold)
+
+
+def test_rows_with_features_leaves_out_what_failed_after_the_scan(answered):
+    part = answered.question.parts[1]
+    failed = replace(part.features, skipped=(Skipped(part.dataset.images[2].path, "gone"),))
+    assert rows_with_features(part.dataset, failed) == [0, 1, *range(3, len(part.dataset.images))]
+
+
+def test_settings_reach_the_bank():
+    answered = evaluate(
+        make_question(settings=BankSettings(fraction=0.5, react_percentile=90.0)), baselines=()
+    )
+    assert answered.bank.size == 45
+    assert answered.bank.react_threshold is not None
+
+
+def test_a_run_names_what_its_numbers_came_from(answered):
+    run = answered.run(7, Threshold("value", -3.0))
+    assert (run.k, run.threshold.level, run.bank.size) == (7, -3.0, 90)
+    assert [query.name for query in run.queries] == ["ID 0", "OOD 0", "OOD 1"]
+    assert isinstance(answered.queries[0].features, Features)

@@ -1,0 +1,280 @@
+"""A loaded classifier: features and logits of one pass, a fingerprint that says what they depend on."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from nnguide_core.errors import CheckpointError, ModelError
+from nnguide_core.models import ModelSpec, architectures, load_model, specs
+from nnguide_core.models.demo_network import CLASS_NAMES, DemoResNet
+
+FAMILIES = {
+    "alexnet": 4096,
+    "convnext_tiny": 768,
+    "densenet121": 1024,
+    "efficientnet_b0": 1280,
+    "googlenet": 1024,
+    "inception_v3": 2048,
+    "mnasnet0_5": 1280,
+    "mobilenet_v2": 1280,
+    "mobilenet_v3_small": 1024,
+    "regnet_y_400mf": 440,
+    "resnet18": 512,
+    "shufflenet_v2_x0_5": 1024,
+    "swin_t": 768,
+    "vit_b_32": 768,
+}  # one of each family of torchvision, with the width of its features
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Small networks gain nothing from more threads, which wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def spec():
+    return ModelSpec("torchvision", "shufflenet_v2_x0_5", class_count=4, image_size=48)
+
+
+@pytest.fixture(scope="module")
+def classifier(spec):
+    return load_model(spec, "cpu")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+
+
+def _settled(name, side):
+    """A network as training leaves it: norms that have seen images, and a head that tells classes apart."""
+    built = architectures.torchvision_model(name, class_count=6, image_size=side)
+    generator = torch.Generator().manual_seed(2)
+    for module in built.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # one batch settles it
+    with torch.no_grad(), torch.random.fork_rng():
+        built.network.train()(torch.randn(8, 3, side, side, generator=generator))
+        list(built.network.parameters())[-2].normal_(std=0.1, generator=generator)
+    return replace(built, network=built.network.eval())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_features_and_logits_are_those_of_the_plain_network(name, monkeypatch):
+    side = 96 if name == "inception_v3" else 64
+    built = _settled(name, side)
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = built.network(images)
+    monkeypatch.setattr(architectures, "torchvision_model", lambda *_, **__: built)
+    classifier = load_model(ModelSpec("torchvision", name, class_count=6, image_size=side), "cpu")
+    features, logits = classifier.forward(images)
+    assert features.shape == (2, FAMILIES[name]) == (2, classifier.width)
+    assert logits.shape == (2, 6) == (2, classifier.class_count)
+    assert features.dtype == logits.dtype == torch.float32
+    assert expected.std() > 0.01
+    assert torch.allclose(logits, expected, rtol=1e-3, atol=float(1e-4 * expected.abs().max()))
+    assert torch.allclose(classifier.head(features), logits, rtol=1e-4, atol=1e-5)
+    assert torch.equal(classifier.encoder(images.contiguous(memory_format=torch.channels_last)), features)
+
+
+def test_a_network_without_a_last_linear_layer_says_what_could_be_named():
+    spec = ModelSpec("torchvision", "squeezenet1_1", class_count=5, image_size=64)
+    with pytest.raises(ModelError, match=r"No linear layer .* classifier.1 \(512 wide\)"):
+        load_model(spec, "cpu")
+    classifier = load_model(replace(spec, feature_layer="classifier.1"), "cpu")
+    assert (classifier.width, classifier.head) == (512, None)
+    assert classifier.describe()["logits"] == "whole network"
+
+
+def test_a_timm_model_is_split_and_folded_too():
+    classifier = load_model(ModelSpec("timm", "test_resnet", class_count=5), "cpu")
+    images = torch.randn(2, 3, *classifier.preprocess.size, generator=torch.Generator().manual_seed(1))
+    features, logits = classifier.forward(images)
+    assert torch.allclose(classifier.head(features), logits, atol=1e-5)
+    assert classifier.class_count == 5
+
+
+def test_the_network_is_frozen_channels_last_and_folded(classifier):
+    assert not classifier.network.training
+    assert not any(parameter.requires_grad for parameter in classifier.network.parameters())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in classifier.network.modules())
+    weight = next(parameter for parameter in classifier.network.parameters() if parameter.ndim == 4)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_preprocess_and_forward_fit_together(classifier):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8))
+    features, logits = classifier.forward(classifier.normalise(classifier.preprocess(image)[None]))
+    assert features.shape == (1, classifier.width)
+    assert logits.isfinite().all()
+
+
+def test_the_fingerprint_is_the_same_in_another_process(classifier, spec):
+    code = (
+        "import torch; torch.rand(7); torch.set_num_threads(1)\n"
+        "from nnguide_core.models import ModelSpec, load_model\n"
+        f"spec = ModelSpec('torchvision', {spec.architecture!r}, class_count=4, image_size=48)\n"
+        "print(load_model(spec).fingerprint)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == classifier.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_count": 5},
+        {"image_size": 49},
+        {"architecture": "mnasnet0_5"},
+        {"feature_layer": "conv5.0"},
+        {"precision": "bfloat16"},
+    ],
+)
+def test_whatever_changes_features_changes_the_fingerprint(classifier, spec, change):
+    assert load_model(replace(spec, **change), "cpu").fingerprint != classifier.fingerprint
+
+
+def test_what_changes_no_feature_leaves_the_fingerprint(classifier, spec, tmp_path):
+    network = architectures.torchvision_model(spec.architecture, class_count=4).network
+    for name, value in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            value += 7
+    save_file(network.state_dict(), tmp_path / "same.safetensors")
+    same = replace(
+        spec, source="checkpoint", checkpoint=tmp_path / "same.safetensors", class_names=tuple("abcd")
+    )
+    assert load_model(same, "cpu").fingerprint == classifier.fingerprint
+
+
+def test_one_weight_that_differs_changes_the_fingerprint(classifier, spec, tmp_path):
+    state = architectures.torchvision_model(spec.architecture, class_count=4).network.state_dict()
+    state["fc.bias"][2] += 1e-6
+    save_file(state, tmp_path / "other.safetensors")
+    other = replace(spec, source="checkpoint", checkpoint=tmp_path / "other.safetensors")
+    assert load_model(other, "cpu").fingerprint != classifier.fingerprint
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_a_checkpoint_of_googlenet_loads_with_and_without_its_side_outputs(tmp_path, auxiliary):
+    network = architectures.torchvision_model("googlenet", class_count=3, auxiliary=auxiliary).network
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "googlenet.pth")
+    spec = ModelSpec(
+        "checkpoint", "googlenet", checkpoint=tmp_path / "googlenet.pth", class_count=3, image_size=64
+    )
+    assert load_model(spec, "cpu").split.layer == "fc"
+
+
+def test_a_checkpoint_for_a_timm_architecture_is_loaded(tmp_path):
+    network = architectures.timm_model("test_vit", pretrained=False, class_count=3).network
+    torch.save(network.state_dict(), tmp_path / "vit.pth")
+    spec = ModelSpec("checkpoint", "test_vit", checkpoint=tmp_path / "vit.pth", class_names=("a", "b", "c"))
+    assert load_model(spec, "cpu").class_names == ("a", "b", "c")
+
+
+def test_a_checkpoint_with_other_classes_is_refused(spec, tmp_path):
+    network = architectures.torchvision_model(spec.architecture, class_count=9).network
+    torch.save(network.state_dict(), tmp_path / "nine.pth")
+    with pytest.raises(CheckpointError, match=r"fc.weight \(\(9, 1024\), expected \(4, 1024\)\)"):
+        load_model(replace(spec, source="checkpoint", checkpoint=tmp_path / "nine.pth"), "cpu")
+
+
+def test_the_demo_is_loaded_from_half_precision_and_computes_in_float32(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = DemoResNet()
+    half = {name: v.half() if v.ndim > 1 else v for name, v in network.state_dict().items()}
+    save_file(half, tmp_path / "model.safetensors")
+    spec = ModelSpec("demo", "DemoResNet", checkpoint=tmp_path / "model.safetensors", class_names=CLASS_NAMES)
+    classifier = load_model(spec, "cpu")
+    assert classifier.class_names == CLASS_NAMES
+    assert (classifier.name, classifier.width) == ("demo", 128)
+    assert classifier.preprocess.size == (32, 32)
+    assert next(classifier.network.parameters()).dtype == torch.float32
+
+
+def test_classes_without_names_are_numbered(classifier):
+    assert classifier.class_names == ("0", "1", "2", "3")
+
+
+def test_class_names_that_do_not_fit_the_network_are_refused(spec):
+    with pytest.raises(ModelError, match=r"has 4 classes, but 2 class names and class_count 4 were given"):
+        load_model(replace(spec, class_names=("a", "b")), "cpu")
+
+
+def test_bfloat16_gives_float32_features_near_the_exact_ones():
+    spec = ModelSpec("torchvision", "resnet18", class_count=4, image_size=48)
+    images = torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    exact_features, exact_logits = load_model(spec, "cpu").forward(images)
+    features, logits = load_model(replace(spec, precision="bfloat16"), "cpu").forward(images)
+    assert features.dtype == logits.dtype == torch.float32
+    assert not torch.equal(features, exact_features)
+    assert torch.cosine_similarity(features, exact_features).min() > 0.999
+    assert (logits - exact_logits).abs().max() < 0.05 * exact_logits.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("fast", "cosine", "share", "expected"),
+    [
+        (True, 0.99, 0.5, "bfloat16"),
+        (False, 0.99, 0.5, "float32"),
+        (True, 1.0, 0.5, "float32"),
+        (True, 0.99, 0.0, "float32"),
+    ],
+)
+def test_auto_precision_asks_the_device_and_the_network(monkeypatch, fast, cosine, share, expected):
+    monkeypatch.setattr(specs, "_fast_in_bfloat16", lambda _: fast)
+    monkeypatch.setattr(specs, "_SAFE_COSINE", cosine)
+    monkeypatch.setattr(specs, "_SAFE_LOGITS", share)
+    spec = ModelSpec("torchvision", "resnet18", class_count=4, image_size=48, precision="auto")
+    classifier = load_model(spec, "cpu")
+    assert classifier.precision == expected
+    assert classifier.fingerprint == load_model(replace(spec, precision=expected), "cpu").fingerprint
+
+
+def test_what_it_describes_is_what_it_has(classifier):
+    about = classifier.describe()
+    assert about["model"] == "shufflenet_v2_x0_5, random weights"
+    assert (about["features"], about["classes"], about["feature layer"]) == (1024, 4, "fc")
+    assert about["image"].startswith("resized to 48 pixels")
+    assert about["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"source": "keras"}, "source must be one of torchvision, timm, demo, checkpoint, got 'keras'"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16, auto, got 'float16'"),
+        ({"source": "checkpoint"}, "needs the path of one"),
+        ({"checkpoint": Path("a.pth")}, "needs the source \"checkpoint\", not 'torchvision'"),
+        ({"class_count": 0}, "class_count must be at least 1, got 0"),
+        ({"image_size": 0}, "image_size must be at least 1 pixel, got 0"),
+    ],
+)
+def test_a_spec_that_makes_no_sense_is_refused(given, match):
+    with pytest.raises(ValueError, match=match):
+        ModelSpec(**{"source": "torchvision", "architecture": "resnet18"} | given)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_cuda_the_features_are_those_of_the_cpu(classifier, spec, images, precision):
+    there = load_model(replace(spec, precision=precision), "cuda")
+    features, logits = there.forward(images.cuda())
+    exact_features, exact_logits = classifier.forward(images)
+    tolerance = 1e-4 if precision == "float32" else 0.03
+    assert (features.cpu() - exact_features).abs().max() < tolerance * exact_features.abs().max()
+    assert (logits.cpu() - exact_logits).abs().max() < tolerance * exact_logits.abs().max()
