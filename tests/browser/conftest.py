@@ -157,6 +157,18 @@ def settled():
     return wait
 
 
+@pytest.fixture
+def go_to(settled):
+    """Follow a link of the navigation once a page is at rest: go_to(page, "Triage")."""
+
+    def go(page, name):
+        settled(page)
+        page.get_by_role("link", name=name).click()
+        page.wait_for_url(re.compile(r"/(\?|$)" if name == "Data" else rf"/{name.lower()}(\?|$)"))
+
+    return go
+
+
 def _free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

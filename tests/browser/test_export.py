@@ -20,9 +20,9 @@ def downloaded(page, click):
     return waiting.value.suggested_filename, Path(waiting.value.path())
 
 
-def test_figures_are_saved_as_svg_and_html_with_their_run(open_page, url):
+def test_figures_are_saved_as_svg_and_html_with_their_run(open_page, url, go_to):
     page = open_page(url, height=2400)
-    page.get_by_role("link", name="Export").click()
+    go_to(page, "Export")
     page.get_by_text("Prepare the figures").click()
     charts = page.locator(".js-plotly-plot")
     expect(charts).to_have_count(len(FIGURES))
@@ -41,13 +41,13 @@ def test_figures_are_saved_as_svg_and_html_with_their_run(open_page, url):
     expect(alone.get_by_text(f"run {run}")).to_be_visible()
 
 
-def test_bank_images_put_on_the_list_are_exported_to_be_excluded(open_page, url):
+def test_bank_images_put_on_the_list_are_exported_to_be_excluded(open_page, url, go_to):
     page = open_page(url, height=1800)
     page.get_by_role("option").first.click()
     page.get_by_text("neighbour 2", exact=True).click()
     page.get_by_role("button", name="Put on the list of bank images to leave out").click()
     expect(page.get_by_text("see the export page")).to_be_visible()
-    page.get_by_role("link", name="Export").click()
+    go_to(page, "Export")
     expect(page.get_by_text("put on the list beside a misflagged image (1 now)")).to_be_visible()
     page.get_by_text("Prepare the bank's tables").click()
     _, path = downloaded(page, page.get_by_role("button", name="1 to exclude, CSV").click)

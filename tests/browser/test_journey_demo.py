@@ -59,7 +59,7 @@ def test_the_first_click_explains_a_misflagged_image(opened):
     expect(page.get_by_text("Without 1 bank image the score is")).to_be_visible()
 
 
-def test_dragging_k_redraws_at_once_and_exact_values_follow_everywhere(opened):
+def test_dragging_k_redraws_at_once_and_exact_values_follow_everywhere(opened, go_to):
     page = opened("scores")
     expect(page.locator(".decision")).to_have_text(EXACT)
     before, drawn = said(page), picture(page, ".histogram")
@@ -77,7 +77,7 @@ def test_dragging_k_redraws_at_once_and_exact_values_follow_everywhere(opened):
     assert said(page) != before
     expect(page.get_by_text(re.compile(rf"model demo .* k = {k} "))).to_be_visible()
     expect(page).to_have_url(re.compile(rf"k={k}\b"))
-    page.get_by_role("link", name="Triage").click()
+    go_to(page, "Triage")
     expect(page.get_by_text(re.compile(rf"model demo .* k = {k} "))).to_be_visible()
 
 
@@ -97,7 +97,7 @@ def test_a_link_opens_the_same_image_at_the_same_k_and_threshold(opened, url):
     assert explained(same) == sentence
 
 
-def test_going_back_and_forth_between_pages_keeps_what_was_chosen(opened, settled):
+def test_going_back_and_forth_between_pages_keeps_what_was_chosen(opened, settled, go_to):
     page = opened("triage")
     page.get_by_role("radio", name="false alarms").click()
     page.get_by_role("combobox", name="order").click()
@@ -105,7 +105,7 @@ def test_going_back_and_forth_between_pages_keeps_what_was_chosen(opened, settle
     tile = page.get_by_role("listbox", name="queue: false alarms").get_by_role("option").first
     tile.click()
     sentence = explained(page)
-    page.get_by_role("link", name="Data").click()
+    go_to(page, "Data")
     page.get_by_text("Own images", exact=True).click()
     settled(page)
     page.get_by_text("3. Bank and scoring").click()
@@ -117,17 +117,17 @@ def test_going_back_and_forth_between_pages_keeps_what_was_chosen(opened, settle
     seed.fill("7")
     seed.press("Enter")
     settled(page)
-    page.get_by_role("link", name="Triage").click()
+    go_to(page, "Triage")
     expect(page.get_by_role("radio", name="false alarms")).to_be_checked()
     assert explained(page) == sentence
-    page.get_by_role("link", name="Data").click()
+    go_to(page, "Data")
     expect(page.get_by_role("radio", name="torchvision")).to_be_checked()
     page.get_by_text("3. Bank and scoring").click()
     expect(page.get_by_label("seed of every draw")).to_have_value("7")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_change_of_the_theme_reaches_every_page(opened, theme):
+def test_a_change_of_the_theme_reaches_every_page(opened, theme, go_to):
     page = opened(theme=theme)
     other = "dark" if theme == "light" else "light"
     page.locator("[data-testid=stMainMenu] button").click()
@@ -135,8 +135,8 @@ def test_a_change_of_the_theme_reaches_every_page(opened, theme):
     background = {"light": "rgb(255, 255, 255)", "dark": "rgb(15, 18, 22)"}[other]
     expect(page.locator("[data-testid=stApp]")).to_have_css("background-color", background)
     page.keyboard.press("Escape")
-    page.get_by_role("link", name="Scores").click()
+    go_to(page, "Scores")
     expect(page.locator(".js-plotly-plot .main-svg").first).to_have_css("background-color", background)
     for name in ("Map", "Triage", "Export"):
-        page.get_by_role("link", name=name).click()
+        go_to(page, name)
         expect(page.get_by_role("heading", name=name)).to_be_visible()

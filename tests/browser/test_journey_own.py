@@ -78,9 +78,9 @@ def compute(page, data):
     expect(page.get_by_text("Choose an image above")).to_be_visible(timeout=LONG)
 
 
-def open_miss(page):
+def open_miss(page, go_to):
     """Open the misses and the first image among them; return its file name."""
-    page.get_by_role("link", name="Triage").click()
+    go_to(page, "Triage")
     expect(page.get_by_role("radio", name="misses (")).to_be_checked()
     page.get_by_role("option").first.click()
     expect(page.get_by_text("Passed (a miss): score −")).to_be_visible()
@@ -155,14 +155,16 @@ def check_report(page, open_page, name, tmp_path):
     assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
 
 
-def test_own_folders_from_upload_to_export_and_over_a_restart(open_page, start, data, tmp_path, screenshot):
+def test_own_folders_from_upload_to_export_and_over_a_restart(
+    open_page, start, data, tmp_path, screenshot, go_to
+):
     first = start()
     page = open_page(first.url)
     compute(page, data)
-    name = open_miss(page)
+    name = open_miss(page, go_to)
     judge(page)
     screenshot(page, "journey_own_triage")
-    page.get_by_role("link", name="Export").click()
+    go_to(page, "Export")
     rows = check_tables(page, name)
     check_detector(page, rows)
     check_report(page, open_page, name, tmp_path)

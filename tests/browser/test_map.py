@@ -13,10 +13,11 @@ def url(server):
 
 
 @pytest.fixture
-def opened(open_page, url):
+def opened(open_page, url, go_to):
     def show(**options):
         page = open_page(url, height=1400, **options)
-        page.get_by_role("link", name="Map").click(timeout=FIRST_MAP)
+        page.get_by_role("link", name="Map").wait_for(timeout=FIRST_MAP)
+        go_to(page, "Map")
         page.locator(".stage[data-drawn]").wait_for(timeout=FIRST_MAP)
         return page
 

@@ -1,0 +1,7 @@
+"""Cores shared out: threads of several test processes that wait for each other spin, and cost three times as much."""
+
+import os
+
+CORES = len(os.sched_getaffinity(0))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // WORKERS)))  # before anything imports torch
