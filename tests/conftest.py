@@ -1,4 +1,4 @@
-"""Cores shared out: threads of several test processes that wait for each other spin, and cost three times as much."""
+"""Cores shared out among test processes: threads waiting for each other spin, and it takes 2.5 times as long."""
 
 import os
 
