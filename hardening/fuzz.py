@@ -157,9 +157,8 @@ def main(arguments: list[str]) -> None:
     target, *options = arguments
     tempfile.tempdir = tempfile.mkdtemp()
     with atheris.instrument_imports(include=["nnguide_core", "PIL", "zipfile", "numpy.lib"]):
-        import nnguide_core.features_files
-
         import nnguide_core.archives
+        import nnguide_core.features.files
         import nnguide_core.images  # noqa: F401
     atheris.Setup(["fuzz", *options], TARGETS[target][0])
     atheris.Fuzz()

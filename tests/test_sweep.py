@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -152,6 +152,7 @@ def test_a_k_out_of_range_is_refused(ks: list[int]) -> None:
 
 
 @given(st.integers(1, 3000), st.integers(3, 60))
+@example(91, 4)  # the default lies close to a point of the grid and takes its place
 @settings(max_examples=60)
 def test_a_grid_of_k_has_its_ends_the_default_and_no_more_points_than_allowed(
     k_max: int, points: int
@@ -160,7 +161,7 @@ def test_a_grid_of_k_has_its_ends_the_default_and_no_more_points_than_allowed(
     assert grid == sorted(set(grid))
     assert len(grid) <= points
     assert {1, min(10, k_max), k_max} <= set(grid)
-    assert grid == list(range(1, k_max + 1)) or len(grid) >= 0.8 * points
+    assert grid == list(range(1, k_max + 1)) or len(grid) >= int(0.8 * points)
 
 
 def test_a_grid_of_k_is_evenly_spaced_where_whole_numbers_allow_it() -> None:
