@@ -7,7 +7,6 @@ over repetitions. Where the peer is the time that was asked for, a ratio of at l
 """
 
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.table import Row, Timing, markdown
+from scripts.find_chromium import find_chromium
 
 __all__ = ["asked_row", "chromium", "draw_lasso", "opened", "rows", "server"]
 
@@ -184,9 +184,7 @@ def opened(browser: Browser, address: str) -> Page:
 def chromium() -> Iterator[Browser]:
     """Yield a Chromium without a GPU."""
     with sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        found = own if Path(own).exists() else shutil.which("chromium")
-        yield playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield playwright.chromium.launch(executable_path=find_chromium(playwright), args=FLAGS)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pyarrow import parquet
 from hardening.hostile import CODE, ELSEWHERE, FORMULAS, MARKUP, make_workspace, write_images
 from hardening.server import serve
 from hardening.table import Row, must_be_zero
+from scripts.find_chromium import find_chromium
 
 __all__ = ["Found", "rows", "walk"]
 
@@ -85,9 +85,7 @@ def rows() -> Iterable[Row]:
         folder = Path(made)
         run = make_workspace(folder / "workspace", folder / "images")
         upload = write_images(folder / "uploads" / f"{CODE} {MARKUP[0].replace('/', ' ')}", 3)
-        own = Path(playwright.chromium.executable_path)
-        chromium = str(own) if own.exists() else shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=find_chromium(playwright), args=list(FLAGS))
         with serve(folder, {"NNGUIDE_DATA_ROOTS": str(folder / "images")}) as server:
             page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
             try:

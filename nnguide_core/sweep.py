@@ -7,7 +7,7 @@ sides are sorted apart and merged, which is all that these metrics need: ties ar
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -96,52 +96,6 @@ class BinnedSweep:
         """Return the edges of the bins at one k, (B + 1,) ascending."""
         edges: _Column = (self.first[row] + np.arange(self.counts.shape[2] + 1)) * self.step[row]
         return edges
-
-    def flagged_shares(self, row: int) -> _Column:
-        """Return the share of each group that a threshold at each edge flags, (G, B + 1), from 1 to 0.
-
-        The outermost edges stand for thresholds below and above all scores. An empty group has zeros.
-        """
-        counts = self.counts[row]
-        from_top = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-        shares: _Column = np.pad(from_top, ((0, 0), (0, 1))) / from_top[:, :1].clip(min=1)
-        return shares
-
-    @property
-    def auroc_error(self) -> _Column:
-        """How far the area under the binned ROC is from the exact AUROC, (K, OOD groups).
-
-        It is at most half the sum over bins of the share of ID times the share of OOD in that bin.
-        """
-        exact = np.stack([sweep.auroc for sweep in self.sweeps], axis=1)
-        return np.abs(self._binned_auroc() - exact)
-
-    def payload(self) -> dict[str, Any]:
-        """Return what a browser needs, ready for JSON: below 300 kB for the default grid."""
-        return {
-            "ks": self.ks.tolist(),
-            "groups": list(self.groups),
-            "idGroups": self.id_groups,
-            "first": self.first.tolist(),
-            "step": self.step.tolist(),
-            "counts": self.counts.tolist(),
-            "level": self.pooled.level,
-            "thresholdOodCaught": self.pooled.threshold_ood_caught.tolist(),
-            "thresholdIdKept": self.pooled.threshold_id_kept.tolist(),
-            "flaggedAtOodCaught": self.flagged_at_ood_caught.tolist(),
-            "flaggedAtIdKept": self.flagged_at_id_kept.tolist(),
-            "auroc": [sweep.auroc.tolist() for sweep in (self.pooled, *self.sweeps)],
-            "idFlagged": [s.id_flagged_at_ood_caught.tolist() for s in (self.pooled, *self.sweeps)],
-            "oodPassed": [s.ood_passed_at_id_kept.tolist() for s in (self.pooled, *self.sweeps)],
-        }
-
-    def _binned_auroc(self) -> _Column:
-        shares = self.counts / self.counts.sum(axis=2, keepdims=True).clip(min=1)
-        pooled = self.counts[:, : self.id_groups].sum(axis=1)
-        id_bins = pooled / pooled.sum(axis=1, keepdims=True)
-        below = np.cumsum(id_bins, axis=1) - id_bins / 2
-        areas: _Column = (shares[:, self.id_groups :] * below[:, None]).sum(axis=2)
-        return areas
 
 
 def over_k(

@@ -112,7 +112,7 @@ def _idx(path: Path, header: int) -> NDArray[np.uint8]:
 
 
 def _run(*command: str, folder: Path) -> None:
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
 def _checked(split: Split) -> Split:

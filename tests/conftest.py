@@ -1,4 +1,4 @@
-"""Cores shared out among test processes: threads waiting for each other spin, and it takes 2.5 times as long."""
+"""Cores shared out among test processes: threads that wait for each other spin, for 2.5 times the time."""
 
 import os
 

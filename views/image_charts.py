@@ -15,7 +15,7 @@ from views.figure_parts import PERCENT, Counts, Floats, finish, k_axis, line, th
 from views.text import plotly_text
 from views.theme import MARKERS, Group, Theme, group_of
 
-__all__ = ["Quantities", "energy_guidance_plane", "neighbor_shares", "score_over_k", "top_classes"]
+__all__ = ["Quantities", "energy_guidance_plane", "score_over_k", "top_classes"]
 
 _BAR_NAME_LIMIT = 24  # characters beside a bar
 _DENSITY_BINS = 48
@@ -96,26 +96,6 @@ def top_classes(names: Sequence[str], probabilities: Floats, theme: Theme) -> go
     figure = _named_bars(names, probabilities, (0.0, 1.0), theme)
     figure.update_xaxes(title_text="probability (softmax)")
     figure.update_layout(height=90 + 34 * len(names), showlegend=False)
-    return finish(figure, theme)
-
-
-def neighbor_shares(names: Sequence[str], shares: Floats, typical: Floats | None, theme: Theme) -> go.Figure:
-    """Draw the share of the guidance that each neighbour carries, nearest first.
-
-    Args:
-        names: (k,) what each neighbour is called.
-        shares: (k,) parts of the guidance; they add up to 1 and are negative where an energy is.
-        typical: (k,) the median share at that rank among ID images of the predicted class, or None.
-        theme: colours.
-    """
-    every = np.concatenate([np.zeros(1), np.asarray(shares), np.zeros(0) if typical is None else typical])
-    reach = (1.1 * float(every.min()), 1.1 * float(every.max()) or 1.0)
-    numbered = [f"{rank}. {name}" for rank, name in enumerate(names, start=1)]
-    figure = _named_bars(numbered, shares, reach, theme)
-    if typical is not None:
-        figure.add_trace(_typical_marks(typical, theme))
-    figure.update_xaxes(title_text="share of the guidance")
-    figure.update_layout(height=110 + 30 * len(names), showlegend=typical is not None)
     return finish(figure, theme)
 
 
@@ -246,14 +226,3 @@ def _named_bars(names: Sequence[str], values: Floats, reach: tuple[float, float]
     figure.update_yaxes(automargin=True, color=theme.text)
     figure.update_xaxes(range=reach, tickformat=PERCENT, tickangle=0, nticks=5)
     return figure
-
-
-def _typical_marks(typical: Floats, theme: Theme) -> go.Scatter:
-    return go.Scatter(
-        x=typical,
-        y=list(range(len(typical))),
-        mode="markers",
-        name="typical for the class",
-        marker={"symbol": "line-ns-open", "size": 20, "color": theme.accent, "line": {"width": 3}},
-        hovertemplate="typical for the class: %{x:.2%}<extra></extra>",
-    )

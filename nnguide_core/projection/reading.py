@@ -1,6 +1,5 @@
-"""What a map shows and hides: which true neighbours are near on it, and how many points lie where."""
+"""What a map shows and hides: which true neighbours are near on it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Agreement", "Density", "density", "neighbour_agreement"]
+__all__ = ["Agreement", "neighbour_agreement"]
 
 WITHIN = 5  # times k: among so many nearest points on the map a true neighbour counts as near
-DEFAULT_CELLS = 256
 _BLOCK = 2**14  # queries looked at together
 
 _Edges = NDArray[np.float64]
@@ -38,17 +36,6 @@ class Agreement:
     def share(self) -> Tensor:
         """Share of the true neighbours that are near on the map, (Q,) float32; NaN without a place."""
         return self.near.float().mean(dim=1).where(self.placed, torch.nan)
-
-
-@dataclass(frozen=True)
-class Density:
-    """How many points of G groups lie in each cell of a grid over the map."""
-
-    x_edges: _Edges  # (W + 1,) ascending
-    y_edges: _Edges  # (H + 1,) ascending
-    groups: tuple[str, ...]  # G names
-    counts: NDArray[np.int64]  # (G, H, W), the first row at the smallest y
-    outside: NDArray[np.int64]  # (G,) points outside the grid or without a place
 
 
 def neighbour_agreement(
@@ -82,66 +69,6 @@ def neighbour_agreement(
             # NaN, the distance to a row without a place, is not within any reach.
             near[rows] = _squares(queries[rows], bank[true_rows[rows]]) <= reach[:, None]
     return Agreement(torch.from_numpy(near), torch.from_numpy(placed), within)
-
-
-def density(
-    groups: Mapping[str, Tensor],
-    cells: int = DEFAULT_CELLS,
-    bounds: tuple[float, float, float, float] | None = None,
-) -> Density:
-    """Return how many points of each group lie in each of cells * cells equal cells.
-
-    A cell holds its lower and left edges; the last row and column also hold the outermost edges.
-
-    Args:
-        groups: name -> positions, (N_g, 2); NaN for a point without a place.
-        cells: along each axis.
-        bounds: x from, x to, y from, y to; by default those of all points.
-
-    Raises:
-        ValueError: fewer than one cell, or bounds that are not ascending.
-    """
-    if cells < 1:
-        raise ValueError(f"A grid needs at least one cell along each axis, got {cells}.")
-    points = {name: _as_array(positions) for name, positions in groups.items()}
-    left, right, bottom, top = bounds if bounds is not None else _bounds_of(points)
-    if not (left < right and bottom < top):
-        raise ValueError(f"The bounds must be x from, x to, y from, y to, ascending, got {bounds}.")
-    x_edges, y_edges = np.linspace(left, right, cells + 1), np.linspace(bottom, top, cells + 1)
-    counts = np.zeros((len(points), cells, cells), dtype=np.int64)
-    for number, positions in enumerate(points.values()):
-        counts[number] = _count(positions, x_edges, y_edges)
-    sizes = np.array([len(positions) for positions in points.values()], dtype=np.int64)
-    return Density(x_edges, y_edges, tuple(points), counts, sizes - counts.sum(axis=(1, 2)))
-
-
-def _count(positions: _Edges, x_edges: _Edges, y_edges: _Edges) -> NDArray[np.int64]:
-    cells = x_edges.size - 1
-    columns, rows = _cell(positions[:, 0], x_edges), _cell(positions[:, 1], y_edges)
-    inside = (columns >= 0) & (rows >= 0)
-    flat = np.bincount(rows[inside] * cells + columns[inside], minlength=cells * cells)
-    return flat.reshape(cells, cells)
-
-
-def _cell(values: _Edges, edges: _Edges) -> NDArray[np.int64]:
-    """Return the cell along one axis that holds each value, -1 if none does, (N,)."""
-    cells = edges.size - 1
-    inside = (values >= edges[0]) & (values <= edges[-1])
-    guess = (np.where(inside, values, edges[0]) - edges[0]) * (cells / (edges[-1] - edges[0]))
-    cell = np.minimum(guess.astype(np.int64), cells - 1)
-    # Rounding can put a value on an edge into the cell beside its own.
-    cell -= values < edges[cell]
-    cell += (values >= edges[cell + 1]) & (cell < cells - 1)
-    return np.where(inside, cell, -1)
-
-
-def _bounds_of(points: Mapping[str, _Edges]) -> tuple[float, float, float, float]:
-    every = np.concatenate([*points.values(), np.empty((0, 2))])
-    every = every[np.isfinite(every).all(axis=1)]
-    low, high = (every.min(axis=0), every.max(axis=0)) if len(every) else (np.zeros(2), np.zeros(2))
-    flat = high <= low
-    low, high = low - 0.5 * flat, high + 0.5 * flat
-    return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
 
 def _squares(queries: _Edges, points: _Edges) -> _Edges:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+
+from scripts.find_chromium import find_chromium
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -91,8 +92,7 @@ def server(tmp_path_factory):
 def browser():
     """Playwright's own Chromium where it is installed, the system's otherwise."""
     with sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        found = str(own) if own.exists() else shutil.which("chromium") or shutil.which("chromium-browser")
+        found = find_chromium(playwright)
         if found is None:
             pytest.fail('No Chromium was found. Install one, or leave these tests out with -m "not browser".')
         chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)

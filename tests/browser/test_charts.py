@@ -13,7 +13,7 @@ def url(server):
 
 
 def drawn(page):
-    expect(page.locator(".js-plotly-plot")).to_have_count(8)
+    expect(page.locator(".js-plotly-plot")).to_have_count(7)
     expect(page.locator(".js-plotly-plot .main-svg text").first).to_be_visible()
 
 
@@ -28,7 +28,7 @@ def test_names_are_drawn_letter_by_letter(open_page, url):
     drawn(page)
     texts = page.locator(".js-plotly-plot text").evaluate_all("all => all.map(text => text.textContent)")
     shown = [text for text in texts if "<b onm" in text]
-    assert len(shown) >= 6
+    assert len(shown) >= 4
     for text in shown:
         head, tail = text.split(". ", 1)[-1].split(" (n = ")[0].split("…")
         assert HOSTILE.startswith(head)

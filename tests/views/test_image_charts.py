@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from views.image_charts import Quantities, energy_guidance_plane, neighbor_shares, score_over_k, top_classes
+from views.image_charts import Quantities, energy_guidance_plane, score_over_k, top_classes
 from views.theme import DARK, LIGHT, Group
 
 HOSTILE = "<img src=x>&"
@@ -83,24 +83,6 @@ def test_a_decision_that_never_flips_has_no_mark():
     assert all(len(trace.x) <= 500 for trace in figure.data)
 
 
-def test_bars_keep_order_repeated_names_and_their_numbers():
-    figure = neighbor_shares(
-        ["cat", "cat", HOSTILE], np.array([0.5, 0.3, 0.2]), np.array([0.4, 0.3, 0.3]), LIGHT
-    )
-    assert list(figure.data[0].x) == [0.5, 0.3, 0.2]
-    assert list(figure.layout.yaxis.ticktext) == ["1. cat", "2. cat", f"3. {SHOWN}"]
-    assert list(figure.layout.yaxis2.ticktext) == ["50.0%", "30.0%", "20.0%"]
-    assert figure.layout.yaxis2.range == figure.layout.yaxis.range
-    assert list(named(figure, "typical").x) == [0.4, 0.3, 0.3]
-    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
-
-
-def test_negative_shares_stay_inside_the_axis():
-    figure = neighbor_shares(["a", "b"], np.array([1.4, -0.4]), None, LIGHT)
-    assert figure.layout.xaxis.range[0] < -0.4
-    assert figure.layout.xaxis.range[1] > 1.4
-
-
 def test_class_names_are_shown_literally():
     text = (
         top_classes([HOSTILE, "dog"], np.array([0.9, 0.1]), LIGHT).to_json().encode().decode("unicode_escape")
@@ -115,7 +97,6 @@ def test_every_figure_has_titled_axes_and_the_colors_of_the_theme(clouds, theme)
         energy_guidance_plane(*clouds, (7.0, 7.0), Group.OOD_PASSED, -58.0, theme),
         score_over_k(np.arange(1, 4), np.zeros(3), 1.0, 2, ood=True, theme=theme),
         top_classes(["a"], np.array([1.0]), theme),
-        neighbor_shares(["a"], np.array([1.0]), None, theme),
     ):
         assert figure.layout.xaxis.title.text
         assert figure.layout.template.layout.paper_bgcolor == theme.background

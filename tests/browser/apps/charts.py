@@ -5,7 +5,7 @@ import streamlit as st
 
 from views.charts import Curve, ScoreRow, metric_over_k, precision_recall, roc, score_histogram
 from views.components.theme_watch import watch_theme
-from views.image_charts import Quantities, energy_guidance_plane, neighbor_shares, score_over_k, top_classes
+from views.image_charts import Quantities, energy_guidance_plane, score_over_k, top_classes
 from views.theme import Group, theme_named
 
 HOSTILE = '<b onmouseover="window.broken=1">&amp;</b> %{x} $y$'
@@ -49,7 +49,6 @@ def figures(theme):
         Quantities(rng.normal(e, 1.2, n), rng.normal(g, 1, n)) for e, g, n in ((9, 8, 1000), (6, 6, 500))
     ]
     classes = [HOSTILE, "cat", "dog", "ship", "truck"]
-    shares = np.linspace(0.13, 0.07, 10)
     return [
         score_histogram(edges, rows, -58.0, theme),
         roc(curves, theme),
@@ -58,5 +57,4 @@ def figures(theme):
         score_over_k(ks, -65 + 3 * np.log(ks), -58.0, 10, True, theme),
         energy_guidance_plane(*clouds, (7.0, 7.0), Group.OOD_PASSED, -58.0, theme),
         top_classes(classes, np.array([0.9, 0.05, 0.03, 0.01, 0.01]), theme),
-        neighbor_shares([HOSTILE, *classes[1:]] * 2, shares, np.full(10, 0.1), theme),
     ]
