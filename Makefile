@@ -11,7 +11,7 @@ run: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	scripts/get_chromium.sh $(BIN)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 install: $(VENV)/dev.stamp
 

@@ -7,6 +7,7 @@ from nnguide_core.datasets.report import Copies, DatasetReport
 from nnguide_core.evaluation.checks import NO_IMAGE, Check, ModelCard
 from views.draft import ROLES
 from views.job_panel import duration
+from views.tables import show_table
 from views.text import cell, counted, literal, markdown_text
 
 __all__ = ["show_check", "time_in_words"]
@@ -79,7 +80,7 @@ def _counts(found: Check) -> None:
         }
         for each in found.report.datasets
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    show_table(pd.DataFrame(rows))
 
 
 def _lists(found: Check) -> None:
@@ -144,7 +145,7 @@ def _copies(found: tuple[Copies, ...]) -> list[dict[str, str]]:
 def _table(title: str, rows: list[dict[str, object]] | list[dict[str, str]]) -> None:
     if rows:
         with st.expander(f"{title} ({len(rows):,})"):
-            st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+            show_table(pd.DataFrame(rows))
 
 
 def _error(text: str) -> None:

@@ -19,6 +19,7 @@ from views.current import View
 from views.frame import cautions, number, run_strip
 from views.map_table import MapTable
 from views.queries import Query, find_query, query_at, tiles
+from views.tables import show_table
 from views.text import cell, counted, literal, markdown_text
 from views.theme import GROUPS, Group
 
@@ -253,7 +254,7 @@ def _composition(table: MapTable, points: Points) -> None:
         found = np.bincount(values[points] % len(words), minlength=len(words))
         order = [at for at in np.argsort(-found, kind="stable") if found[at]]
         counts = pd.DataFrame({title: [words[at] for at in order], "images": found[order]})
-        place.dataframe(counts, hide_index=True, width="stretch", height=min(180, 38 + 35 * len(counts)))
+        show_table(counts, place, min(180, 38 + 35 * len(counts)))
 
 
 def _gallery(view: View, table: MapTable, points: Points) -> None:

@@ -14,6 +14,7 @@ from views.frame import run_strip
 from views.metrics_view import metrics_frame
 from views.queries import find_query, hardest, tiles
 from views.score_board import score_board
+from views.tables import show_table
 from views.text import cell, literal, markdown_text
 from views.why import why
 
@@ -36,7 +37,7 @@ def datasets(view: View) -> None:
         }
         for part in view.evaluation.question.parts
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    show_table(pd.DataFrame(rows))
 
 
 def _without_image(part: Part) -> int:
