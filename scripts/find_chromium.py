@@ -27,4 +27,6 @@ def _runs(path: str | None) -> bool:
 if __name__ == "__main__":
     with sync_playwright() as started:
         found = find_chromium(started)
-    sys.exit("No Chromium is installed." if found is None else print(found))
+    if found is None:
+        sys.exit("No Chromium is installed.")
+    print(found)

@@ -1,5 +1,6 @@
 """Questions without a model or files: random features around class centres, for tests of what comes after."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,6 +35,15 @@ def make_question(
     for place, size in enumerate(ood_sizes):
         parts.append(_part(f"OOD {place}", Role.OOD, _anywhere(size, generator), head))
     return Question(MODEL, "synthetic", CLASSES, head, tuple(parts), settings or BankSettings())
+
+
+def changed(question: Question, name: str, **values: Tensor) -> Question:
+    """Return the question with other features, logits or labels for one dataset."""
+    parts = [
+        Part(part.dataset, replace(part.features, **values)) if part.dataset.name == name else part
+        for part in question.parts
+    ]
+    return replace(question, parts=tuple(parts))
 
 
 def _around(centres: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from nnguide_core import metrics
 from nnguide_core.detector import NNGuide
 from nnguide_core.errors import UndefinedMetricError
-from nnguide_core.evaluation import NNGUIDE, Evaluation, Judged, Part, Question, evaluate
+from nnguide_core.evaluation import NNGUIDE, Evaluation, Judged, Part, evaluate
 from nnguide_core.evaluation.explanation import (
     Typical,
     WhatIf,
@@ -25,22 +25,11 @@ from nnguide_core.evaluation.explanation import (
 from nnguide_core.records import Threshold
 from nnguide_core.settings import BankSettings
 from tests import reference
-from tests.synthetic import CLASSES, make_question
+from tests.synthetic import CLASSES, changed, make_question
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* NaN or infinity")
 
 amounts = st.floats(-1e3, 1e3)
-
-
-def with_queries(question: Question, dataset: str, features: Tensor) -> Question:
-    """Return the question with other features for one query dataset; the logits stay."""
-    parts = [
-        Part(part.dataset, replace(part.features, features=features))
-        if part.dataset.name == dataset
-        else part
-        for part in question.parts
-    ]
-    return replace(question, parts=tuple(parts))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +40,7 @@ def answered() -> Evaluation:
         part = next(each for each in question.parts if each.dataset.name == name)
         features = part.features.features.clone()
         features[3] = torch.nan
-        question = with_queries(question, name, features)
+        question = changed(question, name, features=features)
     with pytest.warns(UserWarning, match="NaN"):
         return evaluate(question, baselines=())
 

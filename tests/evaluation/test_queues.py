@@ -7,23 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nnguide_core.evaluation import NNGUIDE, Evaluation, Judged, Part, Question, evaluate
+from nnguide_core.evaluation import NNGUIDE, Evaluation, Judged, evaluate
 from nnguide_core.evaluation.queues import ORDERS, QUEUES, Situation, narrowed, ordered, queue
 from nnguide_core.records import Role, Threshold
-from tests.synthetic import CLASSES, make_question
+from tests.synthetic import CLASSES, changed, make_question
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* NaN or infinity")
 
 K = 5
-
-
-def changed(question: Question, name: str, **values: torch.Tensor) -> Question:
-    """Return the question with other features, logits or labels for one dataset."""
-    parts = [
-        Part(part.dataset, replace(part.features, **values)) if part.dataset.name == name else part
-        for part in question.parts
-    ]
-    return replace(question, parts=tuple(parts))
 
 
 @pytest.fixture(scope="module")
