@@ -33,12 +33,9 @@ FAMILIES = {
         "resnet18", lambda: torchvision.models.resnet18(num_classes=3), per_class=90, has_vim=True
     ),
     "mobilenet": Family("mobilenet_v3_small", lambda: torchvision.models.mobilenet_v3_small(num_classes=3)),
-    "vit": Family("vit_b_16", lambda: torchvision.models.vit_b_16(num_classes=3), per_class=4),
-    "convnext": Family("convnext_tiny", lambda: torchvision.models.convnext_tiny(num_classes=3), per_class=4),
-    "timm vit": Family(
-        "timm:test_vit", lambda: timm.create_model("test_vit", num_classes=3), per_class=30, has_vim=True
-    ),
-    "demo": Family("demo", None, per_class=60, has_vim=True),
+    "vit": Family("timm:test_vit", lambda: timm.create_model("test_vit", num_classes=3), 30, has_vim=True),
+    "convnext": Family("timm:test_convnext", lambda: timm.create_model("test_convnext", num_classes=3), 30),
+    "demo": Family("demo", None, 60, has_vim=True),
 }
 
 
