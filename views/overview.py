@@ -7,12 +7,11 @@ from nnguide_core.datasets.report import kind_of
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import NNGUIDE, Part
 from nnguide_core.evaluation.checks import NO_IMAGE
-from views import resources, state
-from views.components.gallery import gallery
+from views import resources
 from views.current import View
 from views.frame import run_strip
 from views.metrics_view import metrics_frame
-from views.queries import find_query, hardest, tiles
+from views.queries import gallery_of, hardest, looked_at
 from views.score_board import score_board
 from views.tables import show_table
 from views.text import cell, literal, markdown_text
@@ -66,17 +65,9 @@ def result(view: View) -> View:
 def examples(view: View) -> None:
     """Show images, the wrongly judged first, and for the chosen one the bank images behind its score."""
     st.subheader("Why did an image get its score?")
-    shown = tiles(hardest(view, _EXAMPLES))
-
-    def choose(selected: str | None) -> str | None:
-        if selected is not None:
-            state.open_image(selected)
-        return state.image() or None
-
-    gallery(
-        shown, choose, key="examples", label="images judged wrongly or closest to the threshold", height=330
-    )
-    query = find_query(view, state.image()) if state.image() else None
+    label = "images judged wrongly or closest to the threshold"
+    gallery_of(view, hardest(view, _EXAMPLES), key="examples", label=label)
+    query = looked_at(view)
     if query is None:
         st.info("Choose an image above to see the bank images that its score comes from.")
         return

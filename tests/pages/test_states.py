@@ -1,4 +1,4 @@
-"""Every page in every state: a whole run, no ID queries, no OOD queries, verdicts given, an unknown run."""
+"""Every page in every state: a whole run, one side, the same images on both, verdicts, an unknown run."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,12 +8,14 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from nnguide_core.evaluation import DEFAULT_THRESHOLD
 from nnguide_core.evaluation.own_features import OwnFile, own_question
 from nnguide_core.evaluation.plans import answer
 from nnguide_core.evaluation.questions import keep
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.records import Role, Verdict
 from nnguide_core.settings import BankSettings
+from views.state import ImageKey, Selection
 
 APP = Path(__file__).parents[2] / "app.py"
 PAGES = ("data", "scores", "map", "triage", "export")
@@ -36,15 +38,17 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Three runs of features alone: whole, without ID queries, without OOD queries; their fingerprints."""
+    """Runs of features alone: whole, without ID or OOD queries, ID images also OOD; their fingerprints."""
     folder = tmp_path_factory.mktemp("features")
     whole = {
         name: written(folder, name, centre) for name, centre in zip(ROLES, (0.6, 0.55, 0.3), strict=True)
     }
     kinds = {"whole": list(ROLES), "no ID": ["train", "street"], "no OOD": ["train", "test"]}
+    files = {name: OwnFile(whole[name], name, role) for name, role in ROLES.items()}
+    again = OwnFile(whole["test"], "test again", Role.OOD)
     return {
-        kind: computed([OwnFile(whole[name], name, ROLES[name]) for name in names])
-        for kind, names in kinds.items()
+        **{kind: computed([files[name] for name in names]) for kind, names in kinds.items()},
+        "both": computed([*files.values(), again]),
     }
 
 
@@ -149,10 +153,11 @@ def test_undo_lets_the_verdict_before_stand_again(runs):
 
     image = resources.evaluation(runs["whole"]).ood[0].features.ids[2]
     app = shown("triage", runs["whole"], image=image)
+    opened = app.session_state["nnguide.image"]
     for decision in ("wrong label", "unsure"):
         press(app, decision)
-        assert app.session_state["nnguide.image"] != image
-        app.session_state["nnguide.image"] = image
+        assert app.session_state["nnguide.image"] != opened
+        app.session_state["nnguide.image"] = opened
         app.run()
     assert resources.workspace().current_verdicts()[image].decision == "unsure"
     press(app, "undo")
@@ -171,11 +176,11 @@ def test_a_verdict_keeps_the_note_and_its_button_belongs_to_one_image(runs):
     image = resources.evaluation(runs["whole"]).ood[0].features.ids[5]
     app = shown("triage", runs["whole"], image=image)
     app.text_input(key=f"note.{image}").set_value("a blurred one")
-    app.button(key=f"say.unsure.{image}").click().run()
+    app.button(key=f"say.unsure.{image}:street").click().run()
     said = resources.workspace().current_verdicts()[image]
     assert (said.decision, said.note) == ("unsure", "a blurred one")
     following = app.session_state["nnguide.image"]
-    assert following != image
+    assert following.id != image
     keys = [each.key for each in app.button if each.key.startswith("say.")]
     assert keys
     assert all(key.endswith(f".{following}") for key in keys)
@@ -212,6 +217,37 @@ def test_an_image_of_the_address_is_explained_beside_its_neighbours(runs):
     assert "Why?" in said(app, "markdown")
     app.checkbox[0].uncheck().run()
     assert "Without 1 bank image the score is" in said(app, "info")
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("test", "ID flagged (false alarm)"), ("test again", "OOD flagged")]
+)
+def test_an_image_of_both_sides_is_opened_as_the_one_that_was_chosen(runs, name, group):
+    from views import resources
+
+    answered = resources.evaluation(runs["both"])
+    threshold = answered.threshold(DEFAULT_THRESHOLD, 4)
+    row = int(answered.id[0].neighbors.score_at(4).argmax())
+    assert answered.id[0].neighbors.score_at(4)[row] >= threshold
+    image = answered.id[0].features.ids[row]
+    app = shown("triage", runs["both"], image=f"{image}:{name}", k="4")
+    assert {name, group} <= {each.value for each in app.text}
+    assert dict(app.query_params)["image"] == f"{image}:{name}"
+    press(app, "unsure")
+    assert resources.workspace().current_verdicts()[image].decision == "unsure"
+    assert app.session_state["nnguide.image"] != ImageKey(name, image)
+    press(app, "undo")
+    assert app.session_state["nnguide.image"] == ImageKey(name, image)
+
+
+def test_a_selection_holds_the_images_of_the_datasets_that_it_names(runs):
+    from views import resources
+
+    chosen = resources.evaluation(runs["both"]).id[0].features.ids[:3]
+    app = shown("triage", runs["both"])
+    app.session_state["nnguide.selection"] = Selection({"test again": frozenset(chosen)})
+    app.run()
+    assert "from the map (3)" in app.get("button_group")[0].options
 
 
 def test_bank_images_to_leave_out_are_known_to_every_session(runs):
