@@ -14,7 +14,7 @@ from nnguide_core.records import Run, Verdict
 from nnguide_core.settings import VERDICTS
 from views import resources, state
 from views.current import View
-from views.frame import cautions, run_strip
+from views.frame import cautions, no_threshold, run_strip
 from views.metrics_view import show_before_and_after
 from views.pictures import boxed
 from views.queries import Query, gallery_of, looked_at, query_at
@@ -58,7 +58,7 @@ def choose_queue(view: View) -> Found:
     run_strip(view)
     cautions(view)
     if view.threshold is None:
-        st.info("There are no ID queries to set a threshold with: set it by value on the scores page.")
+        no_threshold()
         return Found("", ())
     situation = Situation(view.evaluation, view.k, view.threshold)
     queues = _queues(view, situation)
