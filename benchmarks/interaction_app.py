@@ -12,8 +12,8 @@ from views.components.map import MapPoints, MapReply, image_map, points_inside
 from views.components.scores import BinnedScores, Choice, Reply, scores
 from views.theme import GROUPS
 
-BINS = 256
-KS = np.unique(np.geomspace(1, 1000, 32).round().astype(int))
+BINS = 100
+KS = np.arange(1, 101)
 IN_GALLERY = 100
 
 
@@ -28,7 +28,7 @@ def table(count):
         for row, k in enumerate(KS):
             counts[dataset, row] = np.histogram((values + np.log(k)).clip(-130, -10), edges[row])[0]
     ood = (False, True, True, True)
-    return BinnedScores(("ID", "near", "mid", "far"), ood, KS, edges, counts, counts * np.uint32(0))
+    return BinnedScores(("ID", "near", "mid", "far"), ood, edges, counts, counts * np.uint32(0))
 
 
 @st.cache_resource

@@ -1,7 +1,5 @@
 """One image of the bank: what it is, its energy, and the queries that it serves as a neighbour."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
@@ -32,7 +30,7 @@ def served_by(view: View, image_id: str) -> None:
             + f"\n{_service_in_words(usage, row, view.k)}"
         )
         if st.button("Select these queries", disabled=not usage[row]):
-            state.select(frozenset(_served(view, row)), f"served by {image.path}")
+            state.select(_served(view, row))
             st.rerun()
 
 
@@ -47,8 +45,11 @@ def _service_in_words(usage: NDArray[np.int64], row: int, k: int) -> str:
     )
 
 
-def _served(view: View, row: int) -> Iterator[str]:
-    """Yield the ids of the queries that have a bank row among their neighbours."""
+def _served(view: View, row: int) -> dict[str, frozenset[str]]:
+    """Return the ids of the queries that have a bank row among their neighbours, by dataset name."""
+    served = {}
     for judged in view.evaluation.queries:
         hit = (judged.neighbors.indices[:, : view.k] == row).any(dim=1) & judged.neighbors.finite
-        yield from (judged.features.ids[at] for at in hit.nonzero().squeeze(1).tolist())
+        ids = frozenset(judged.features.ids[at] for at in hit.nonzero().squeeze(1).tolist())
+        served[judged.dataset.name] = ids
+    return served

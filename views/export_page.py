@@ -17,7 +17,7 @@ from views import state
 from views.current import View
 from views.exclusions import empty_list, left_out
 from views.figure_parts import signed_figure
-from views.frame import current_theme, run_in_a_line
+from views.frame import current_theme, missing_side, no_threshold, run_in_a_line
 from views.text import counted, markdown_text
 
 __all__ = ["bank", "detector", "figures", "report", "tables"]
@@ -55,7 +55,7 @@ def tables(view: View) -> None:
     """Offer every judged image, the misflagged ones and the verdicts, as CSV and Parquet."""
     st.subheader("Every image")
     if view.threshold is None:
-        st.info("Without a threshold there are no decisions to export: set it by value on the scores page.")
+        no_threshold()
         return
     st.text(
         "One row per judged image: id, path, energy, guidance, score, decision, neighbours, verdict. "
@@ -110,8 +110,10 @@ def figures(view: View) -> None:
         return
     drawn = one_file.figures(view, current_theme())
     if not drawn:
-        st.info("Without ID and OOD queries that have scores there are no figures.")
+        no_threshold()
         return
+    if missing := missing_side(view.evaluation, "ROC, precision and recall, and every k"):
+        st.info(missing)
     st.text("The camera in a figure's corner saves it as SVG. Every file says below which run it comes from.")
     for name, figure in drawn.items():
         signed = signed_figure(figure, run_in_a_line(view), current_theme())

@@ -13,12 +13,12 @@ from nnguide_core.projection.reading import WITHIN
 from nnguide_core.records import JobState
 from views import resources, state
 from views.bank_card import served_by
-from views.components.gallery import gallery
 from views.components.map import ByClass, ByValue, Card, Links, MapEvent, MapReply, image_map, points_inside
 from views.current import View
-from views.frame import cautions, number, run_strip
+from views.frame import cautions, no_threshold, number, run_strip
 from views.map_table import MapTable
-from views.queries import Query, find_query, query_at, tiles
+from views.queries import Query, gallery_of, looked_at, query_at
+from views.state import ImageKey
 from views.tables import show_table
 from views.text import cell, counted, literal, markdown_text
 from views.theme import GROUPS, Group
@@ -59,7 +59,7 @@ def map_of(view: View) -> ImageMap | None:
 def choose_points(view: View, places: ImageMap) -> MapTable | None:
     """Let the user choose which datasets are shown; return their images."""
     if view.threshold is None:
-        st.info("There are no ID queries to set a threshold with: set it by value on the scores page.")
+        no_threshold()
         return None
     names = list(dict.fromkeys(part.dataset.name for part in view.evaluation.question.parts))
     before = [name for name in state.kept("map_datasets", names) if name in names]
@@ -95,10 +95,10 @@ def _map(view: View, places: ImageMap, table: MapTable) -> None:
 
     def reply(event: MapEvent) -> MapReply:
         _take(table, event)
-        chosen = state.selection().images
-        query = find_query(view, state.image()) if state.image() else None
+        chosen = state.selection()
+        query = looked_at(view)
         return MapReply(
-            table.of(chosen) if chosen else None,
+            table.of(chosen) if chosen.images else None,
             None if query is None else _links(view, places, query),
             None if event.hovered is None else _card(table, event.hovered),
         )
@@ -117,7 +117,7 @@ def _map(view: View, places: ImageMap, table: MapTable) -> None:
 
 def _looked_at(view: View) -> None:
     """Say which image is looked at, and link to where it is explained; of a bank image, whom it serves."""
-    query = find_query(view, state.image()) if state.image() else None
+    query = looked_at(view)
     if query is None:
         served_by(view, state.kept(_BANK_IMAGE, ""))
         return
@@ -135,7 +135,7 @@ def _looked_at(view: View) -> None:
 def _selection(view: View, table: MapTable) -> None:
     """Show what is selected: how many images, of which datasets, decisions and classes, and the images."""
     st.subheader("Selected images")
-    chosen = table.of(state.selection().images)
+    chosen = table.of(state.selection())
     if not chosen.any():
         st.info("Nothing is selected: draw a box or a lasso on the map, or hold Shift and drag.")
         return
@@ -197,15 +197,14 @@ def _take(table: MapTable, event: MapEvent) -> None:
     """Keep what the user has just done, for every page."""
     if event.cleared:
         state.clear_selection()
-        state.open_image("")
+        state.open_image(None)
         state.forget(_BANK_IMAGE)
     if event.polygon is not None:
-        inside = points_inside(event.polygon, table.points.positions).nonzero()[0]
-        state.select(frozenset(table.ids[point] for point in inside), "the map")
+        state.select(table.selection(points_inside(event.polygon, table.points.positions)))
     if event.clicked is not None:
-        part, _ = table.at(event.clicked)
-        image = table.ids[event.clicked]
-        state.open_image(image if part.judged is not None else "")
+        part, at = table.at(event.clicked)
+        image = part.images[at].id
+        state.open_image(None if part.judged is None else ImageKey(part.dataset.name, image))
         state.keep(_BANK_IMAGE, image if part.judged is None else "")
 
 
@@ -261,13 +260,7 @@ def _gallery(view: View, table: MapTable, points: Points) -> None:
     """Show the first queries among points; the one that is clicked is looked at."""
     if len(points) > _MOST_TILES:
         st.caption(f"The first {_MOST_TILES:,} of {len(points):,} queries are shown.")
-
-    def choose(selected: str | None) -> str | None:
-        if selected is not None:
-            state.open_image(selected)
-        return state.image() or None
-
     found = [table.at(int(point)) for point in points[:_MOST_TILES]]
     shown = [query_at(view, part.judged, int(part.rows[at])) for part, at in found if part.judged is not None]
-    if gallery(tiles(shown), choose, key="map.selection", label="images selected on the map", height=330):
+    if gallery_of(view, shown, key="map.selection", label="images selected on the map"):
         st.rerun()

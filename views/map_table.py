@@ -14,6 +14,7 @@ from nnguide_core.evaluation import Evaluation, Judged, rows_with_features
 from nnguide_core.evaluation.maps import ImageMap
 from nnguide_core.records import Dataset, ImageRef, Role
 from views.components.map import MapPoints
+from views.state import Selection
 from views.theme import GROUPS, Group, group_of
 
 __all__ = ["MapTable", "map_table"]
@@ -49,11 +50,6 @@ class MapTable:
         return MapPoints(self.column("positions").reshape(-1, 2), self.column("groups").astype(np.uint8))
 
     @cached_property
-    def ids(self) -> list[str]:
-        """The id of each point's image."""
-        return [image.id for part in self.parts for image in part.images]
-
-    @cached_property
     def datasets(self) -> NDArray[np.int64]:
         """The place in parts of each point's dataset, (N,)."""
         return np.repeat(np.arange(len(self.parts)), [len(part.rows) for part in self.parts])
@@ -77,9 +73,25 @@ class MapTable:
         at = int(self.datasets[point])
         return self.parts[at], point - int(np.searchsorted(self.datasets, at))
 
-    def of(self, chosen: frozenset[str]) -> NDArray[np.bool_]:
-        """Return which points' images have one of these ids, (N,) bool."""
-        return np.fromiter((image in chosen for image in self.ids), dtype=bool, count=len(self.ids))
+    def of(self, chosen: Selection) -> NDArray[np.bool_]:
+        """Return which points' images are selected, (N,) bool."""
+        found = np.zeros(len(self.datasets), dtype=bool)
+        start = 0
+        for part in self.parts:
+            if ids := chosen.of(part.dataset.name):
+                hits = (image.id in ids for image in part.images)
+                found[start : start + len(part.images)] = np.fromiter(hits, bool, len(part.images))
+            start += len(part.images)
+        return found
+
+    def selection(self, chosen: NDArray[np.bool_]) -> dict[str, frozenset[str]]:
+        """Return the ids of the points' images where chosen, (N,) bool, is true, by dataset name."""
+        found, start = {}, 0
+        for part in self.parts:
+            rows = np.flatnonzero(chosen[start : start + len(part.images)])
+            found[part.dataset.name] = frozenset(part.images[row].id for row in rows.tolist())
+            start += len(part.images)
+        return found
 
 
 def map_table(

@@ -1,20 +1,23 @@
 """Single images of a view: found by id, with their decision, and as tiles for a gallery."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from nnguide_core.evaluation import Judged
+from nnguide_core.evaluation import Evaluation, Judged
+from nnguide_core.names import visible
 from nnguide_core.records import ImageRef, Role
 from nnguide_core.scoring import Neighbors
-from views import resources
-from views.components.gallery import Tile
+from views import resources, state
+from views.components.gallery import Tile, gallery
 from views.current import View
 from views.frame import number
 from views.theme import Group, group_of
 
-__all__ = ["Query", "find_query", "hardest", "query_at", "tiles"]
+__all__ = ["Query", "gallery_of", "hardest", "looked_at", "query_at"]
+
+_GALLERY_HEIGHT = 330  # pixels
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Query:
     def image(self) -> ImageRef:
         """The image itself."""
         return self.judged.images[self.row]
+
+    @property
+    def key(self) -> state.ImageKey:
+        """What tells it from every other image of the run."""
+        return state.ImageKey(self.judged.dataset.name, self.judged.features.ids[self.row])
 
     @property
     def neighbors(self) -> Neighbors:
@@ -65,12 +73,11 @@ def query_at(view: View, judged: Judged, row: int) -> Query:
     return Query(judged, row, view.k, score, margin)
 
 
-def find_query(view: View, image_id: str) -> Query | None:
-    """Return the judged image with this id, the first where several have its bytes; None if there is none."""
-    for judged in view.evaluation.queries:
-        if image_id in judged.row_of:
-            return query_at(view, judged, judged.row_of[image_id])
-    return None
+def looked_at(view: View) -> Query | None:
+    """Return the judged image that is looked at; None if there is none."""
+    image = state.image()
+    judged = None if image is None else _holder(view.evaluation, image)
+    return None if image is None or judged is None else query_at(view, judged, judged.row_of[image.id])
 
 
 def hardest(view: View, count: int) -> list[Query]:
@@ -89,13 +96,40 @@ def hardest(view: View, count: int) -> list[Query]:
     return [query_at(view, *places[place]) for place in best if distance[place].isfinite()]
 
 
-def tiles(queries: Iterable[Query]) -> list[Tile]:
-    """Return tiles for a gallery; of images with the same bytes the first."""
-    unique: dict[str, Query] = {}
+def gallery_of(view: View, queries: Iterable[Query], *, key: str, label: str) -> bool:
+    """Show images, of those of a dataset with the same bytes the first; the one clicked is looked at.
+
+    Returns:
+        Whether one was just clicked.
+    """
+    shown: dict[str, Query] = {}
     for query in queries:
-        unique.setdefault(query.image.id, query)
-    pictures = resources.thumbnails((query.judged.dataset, query.image) for query in unique.values())
+        shown.setdefault(str(query.key), query)
+
+    def choose(selected: str | None) -> str | None:
+        if selected is not None:
+            state.open_image(shown[selected].key)
+        opened = looked_at(view)
+        return None if opened is None else str(opened.key)
+
+    return gallery(_tiles(shown), choose, key=key, label=label, height=_GALLERY_HEIGHT) is not None
+
+
+def _holder(evaluation: Evaluation, image: state.ImageKey) -> Judged | None:
+    """Return the dataset that holds an image: the one named, else the first that has its bytes."""
+    holders = [judged for judged in evaluation.queries if image.id in judged.row_of]
+    named = [judged for judged in holders if visible(judged.dataset.name) == visible(image.dataset)]
+    return next(iter(named or holders), None)
+
+
+def _tiles(queries: Mapping[str, Query]) -> list[Tile]:
+    pictures = resources.thumbnails((query.judged.dataset, query.image) for query in queries.values())
     return [
-        Tile(name, pictures.get(name, b""), query.group, f"{number(query.score, 2)}  {query.image.path}")
-        for name, query in unique.items()
+        Tile(
+            name,
+            pictures.get(query.image.id, b""),
+            query.group,
+            f"{number(query.score, 2)}  {query.image.path}",
+        )
+        for name, query in queries.items()
     ]

@@ -4,17 +4,19 @@ The address carries the run, k, the threshold rule and the image, so that a link
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import streamlit as st
 
 from nnguide_core.evaluation import DEFAULT_THRESHOLD
+from nnguide_core.names import visible
 from nnguide_core.records import Threshold, ThresholdKind
 from nnguide_core.settings import DEFAULT_K
 
 __all__ = [
+    "ImageKey",
     "Selection",
     "clear_selection",
     "field",
@@ -46,12 +48,32 @@ _FIELD = "field."
 _ADDRESS_DIGITS = 16  # of the question's fingerprint
 
 
+class ImageKey(NamedTuple):
+    """Which image: an ID and an OOD dataset may hold the same bytes, and then each has its own."""
+
+    dataset: str  # its name; "" in an address that names none
+    id: str
+
+    def __str__(self) -> str:
+        """Return the key as text that any address and any browser takes."""
+        return f"{self.id}:{visible(self.dataset)}" if self.dataset else self.id
+
+    @classmethod
+    def read(cls, text: str) -> "ImageKey | None":
+        """Return the key that str made a text of, its dataset as it is shown; None for an empty text."""
+        image, _, dataset = text.partition(":")
+        return cls(dataset, image) if image else None
+
+
 @dataclass(frozen=True)
 class Selection:
-    """A set of images by id, never by place in a chart, and where it came from in words."""
+    """A set of images by dataset and id, never by place in a chart."""
 
-    images: frozenset[str] = frozenset()
-    source: str = ""
+    images: Mapping[str, frozenset[str]]  # dataset name -> image ids
+
+    def of(self, dataset: str) -> frozenset[str]:
+        """Return the ids of the images of one dataset that are selected."""
+        return self.images.get(dataset, frozenset())
 
 
 def start(owner: str = "") -> None:
@@ -67,7 +89,7 @@ def start(owner: str = "") -> None:
     _set("session", owner + secrets.token_hex(16))
     address = st.query_params
     _set("question", address.get("run", ""))
-    _set("image", address.get("image", ""))
+    _set("image", ImageKey.read(address.get("image", "")))
     _set("k", _whole(address.get("k"), DEFAULT_K))
     _set("threshold", _threshold_from(address.get("threshold", "")) or DEFAULT_THRESHOLD)
 
@@ -90,8 +112,8 @@ def question() -> str:
 def open_question(fingerprint: str) -> None:
     """Show another question from now on: the image and the selection of the old one are dropped."""
     if question() and not fingerprint.startswith(question()):
-        _set("image", "")
-        _set("selection", Selection())
+        _set("image", None)
+        clear_selection()
     _set("question", fingerprint)
 
 
@@ -118,28 +140,29 @@ def set_threshold(rule: Threshold) -> None:
 
 def selection() -> Selection:
     """Return the images that are selected on every page."""
-    chosen: Selection = _get("selection", Selection())
+    chosen: Selection = _get("selection", Selection({}))
     return chosen
 
 
-def select(images: frozenset[str], source: str) -> None:
-    """Select images by id; source says in words where they were selected."""
-    _set("selection", Selection(images, source))
+def select(images: Mapping[str, frozenset[str]]) -> None:
+    """Select images: dataset name -> ids."""
+    _set("selection", Selection(images))
 
 
 def clear_selection() -> None:
     """Select nothing."""
-    _set("selection", Selection())
+    _set("selection", Selection({}))
 
 
-def image() -> str:
-    """Return the id of the image that is looked at, "" if none."""
-    return str(_get("image", ""))
+def image() -> ImageKey | None:
+    """Return the image that is looked at."""
+    opened: ImageKey | None = _get("image")
+    return opened
 
 
-def open_image(image_id: str) -> None:
-    """Look at one image, on every page."""
-    _set("image", image_id)
+def open_image(image: ImageKey | None) -> None:
+    """Look at one image, or at none, on every page."""
+    _set("image", image)
 
 
 def with_verdicts() -> bool:
@@ -201,7 +224,7 @@ def write_address() -> None:
     rule = threshold()
     wanted = {
         "run": question()[:_ADDRESS_DIGITS],
-        "image": image(),
+        "image": str(image() or ""),
         "k": str(k()) if k() != DEFAULT_K else "",
         "threshold": f"{rule.kind}:{rule.level!r}" if rule != DEFAULT_THRESHOLD else "",
     }

@@ -13,12 +13,12 @@ from nnguide_core.evaluation.queues import ORDERS, QUEUES, Places, Situation, na
 from nnguide_core.records import Run, Verdict
 from nnguide_core.settings import VERDICTS
 from views import resources, state
-from views.components.gallery import gallery
 from views.current import View
-from views.frame import cautions, run_strip
+from views.frame import cautions, no_threshold, run_strip
 from views.metrics_view import show_before_and_after
 from views.pictures import boxed
-from views.queries import Query, find_query, query_at, tiles
+from views.queries import Query, gallery_of, looked_at, query_at
+from views.state import ImageKey
 from views.text import literal, markdown_text
 from views.why import why
 
@@ -40,16 +40,16 @@ class Found:
     places: tuple[tuple[Judged, int], ...]  # dataset and row
 
     @property
-    def ids(self) -> tuple[str, ...]:
-        """The images' ids."""
-        return tuple(judged.features.ids[row] for judged, row in self.places)
+    def keys(self) -> tuple[ImageKey, ...]:
+        """Which images they are."""
+        return tuple(ImageKey(judged.dataset.name, judged.features.ids[row]) for judged, row in self.places)
 
 
 @dataclass(frozen=True)
 class Given:
     """A verdict that this session gave, so that it can be taken back."""
 
-    image: str  # the image's id
+    image: ImageKey
     before: Verdict | None  # what was said of it until then
 
 
@@ -58,7 +58,7 @@ def choose_queue(view: View) -> Found:
     run_strip(view)
     cautions(view)
     if view.threshold is None:
-        st.info("There are no ID queries to set a threshold with: set it by value on the scores page.")
+        no_threshold()
         return Found("", ())
     situation = Situation(view.evaluation, view.k, view.threshold)
     queues = _queues(view, situation)
@@ -78,22 +78,16 @@ def choose_queue(view: View) -> Found:
 
 def choose_image(view: View, found: Found) -> Query | None:
     """Show the queue as a gallery; return the image that is looked at, if any."""
-    shown = [query_at(view, judged, row) for judged, row in _shown(found)]
+    shown = [query_at(view, judged, row) for judged, row in _shown(view, found)]
     if not shown:
         st.info("Nothing is in this queue at this k and threshold with these filters.")
     elif len(found.places) > _MOST_TILES:
         beyond = ", and the open one" if len(shown) > _MOST_TILES else ""
         st.caption(f"The first {_MOST_TILES:,} of {len(found.places):,} are shown{beyond}.")
-
-    def choose(selected: str | None) -> str | None:
-        if selected is not None:
-            state.open_image(selected)
-        return state.image() or None
-
     if shown:
-        gallery(tiles(shown), choose, key=f"queue.{found.name}", label=f"queue: {found.name}", height=330)
-    query = find_query(view, state.image()) if state.image() else None
-    if query is not None and query.image.id not in found.ids:
+        gallery_of(view, shown, key=f"queue.{found.name}", label=f"queue: {found.name}")
+    query = looked_at(view)
+    if query is not None and query.key not in found.keys:
         st.caption(markdown_text(f"{query.image.path} is not in this queue with these filters."))
     if shown and query is None:
         st.info("Choose an image to see why it got its score, and to say what it really is.")
@@ -103,13 +97,13 @@ def choose_image(view: View, found: Found) -> Query | None:
 def give_verdict(view: View, found: Found, query: Query) -> None:
     """Offer the verdicts on one image; what is said is kept at once, and the next image opens."""
     said = view.verdicts.get(query.image.id)
-    judged = sum(image in view.verdicts for image in found.ids)
+    judged = sum(image.id in view.verdicts for image in found.keys)
     st.subheader(_heading(query))
     st.progress(
-        judged / max(1, len(found.ids)), text=f"{judged:,} of {len(found.ids):,} of this queue judged"
+        judged / max(1, len(found.places)), text=f"{judged:,} of {len(found.places):,} of this queue judged"
     )
     st.text_input("note", value=said.note if said else "", key=_note_key(query.image.id), max_chars=1000)
-    _verdict_buttons(view, found, query.image.id, said.decision if said else "")
+    _verdict_buttons(view, found, query.key, said.decision if said else "")
 
 
 def explain(view: View, query: Query) -> None:
@@ -132,12 +126,12 @@ def effect(view: View) -> None:
         show_before_and_after(view)
 
 
-def _shown(found: Found) -> tuple[tuple[Judged, int], ...]:
+def _shown(view: View, found: Found) -> tuple[tuple[Judged, int], ...]:
     """Return what the gallery shows: the first of the queue, and the open image where that comes later."""
-    first, ids = found.places[:_MOST_TILES], found.ids
-    if state.image() not in ids or ids.index(state.image()) < _MOST_TILES:
+    first, keys, query = found.places[:_MOST_TILES], found.keys, looked_at(view)
+    if query is None or query.key not in keys or keys.index(query.key) < _MOST_TILES:
         return first
-    return (*first, found.places[ids.index(state.image())])
+    return (*first, found.places[keys.index(query.key)])
 
 
 def _heading(query: Query) -> str:
@@ -147,10 +141,11 @@ def _heading(query: Query) -> str:
 
 def _queues(view: View, situation: Situation) -> dict[str, Places]:
     found: dict[str, Places] = {name: queue(name, situation) for name in QUEUES}
-    chosen = state.selection().images
+    chosen = state.selection()
     found[_SELECTION] = {
         judged.dataset.name: torch.tensor(
-            [row for row, image in enumerate(judged.features.ids) if image in chosen], dtype=torch.int64
+            [row for row, image in enumerate(judged.features.ids) if image in chosen.of(judged.dataset.name)],
+            dtype=torch.int64,
         )
         for judged in view.evaluation.queries
     }
@@ -195,7 +190,7 @@ def _choice(place: DeltaGenerator, name: str, options: Sequence[str]) -> str | N
     return chosen or None
 
 
-def _verdict_buttons(view: View, found: Found, image: str, said: str) -> None:
+def _verdict_buttons(view: View, found: Found, image: ImageKey, said: str) -> None:
     """Show a button per verdict and one to undo, each with its key."""
     buttons = st.container(horizontal=True)
     for verdict, shortcut in zip(VERDICTS, _KEYS, strict=True):
@@ -210,14 +205,15 @@ def _verdict_buttons(view: View, found: Found, image: str, said: str) -> None:
     buttons.button("undo", key="undo", shortcut="U", on_click=_undo, args=(view.run,))
 
 
-def _judge(view: View, found: Found, image: str, decision: str) -> None:
+def _judge(view: View, found: Found, image: ImageKey, decision: str) -> None:
     """Keep a verdict on the image that is looked at, and open the next."""
-    if state.image() != image:
+    query = looked_at(view)
+    if query is None or query.key != image:
         return
-    said = Verdict(image, decision, state.typed(_note_key(image)), datetime.now(UTC), view.run.id)
+    said = Verdict(image.id, decision, state.typed(_note_key(image.id)), datetime.now(UTC), view.run.id)
     resources.workspace().save_run(view.run)
     resources.workspace().add_verdicts([said])
-    state.keep("given", (*_given(), Given(image, view.verdicts.get(image))))
+    state.keep("given", (*_given(), Given(image, view.verdicts.get(image.id))))
     state.open_image(_next(view, found, image))
 
 
@@ -228,16 +224,16 @@ def _undo(run: Run) -> None:
         return
     *rest, last = _given()
     decision, note = (last.before.decision, last.before.note) if last.before else ("", "undo")
-    resources.workspace().add_verdicts([Verdict(last.image, decision, note, datetime.now(UTC), run.id)])
+    resources.workspace().add_verdicts([Verdict(last.image.id, decision, note, datetime.now(UTC), run.id)])
     state.keep("given", tuple(rest))
     state.open_image(last.image)
 
 
-def _next(view: View, found: Found, image: str) -> str:
+def _next(view: View, found: Found, image: ImageKey) -> ImageKey:
     """Return the next image of the queue that nobody has judged; the same image if there is none."""
-    ids = found.ids
-    after = ids[ids.index(image) + 1 :] + ids[: ids.index(image)] if image in ids else ids
-    return next((each for each in after if each not in view.verdicts), image)
+    keys = found.keys
+    after = keys[keys.index(image) + 1 :] + keys[: keys.index(image)] if image in keys else keys
+    return next((each for each in after if each.id not in view.verdicts), image)
 
 
 def _note_key(image: str) -> str:

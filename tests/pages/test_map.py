@@ -59,8 +59,11 @@ def test_the_first_visit_makes_the_map_in_the_background_and_says_that_it_takes_
 
 def test_what_is_selected_is_counted_by_dataset_decision_and_class(shown):
     queries = resources.evaluation(resources.demo_question()).queries
-    chosen = frozenset([*queries[0].features.ids[:7], *queries[1].features.ids[:3]])
-    shown.session_state["nnguide.selection"] = Selection(chosen, "the map")
+    chosen = {
+        judged.dataset.name: frozenset(judged.features.ids[:count])
+        for judged, count in zip(queries, (7, 3), strict=False)
+    }
+    shown.session_state["nnguide.selection"] = Selection(chosen)
     shown.run()
     assert not shown.exception
     assert "10 images selected: 10 queries and 0 bank images." in said(shown, "text")
@@ -73,12 +76,13 @@ def test_what_is_selected_is_counted_by_dataset_decision_and_class(shown):
 
 
 def test_clearing_the_selection_clears_it_for_every_page(shown):
-    ids = resources.evaluation(resources.demo_question()).queries[0].features.ids
-    shown.session_state["nnguide.selection"] = Selection(frozenset(ids[:7]), "the map")
+    judged = resources.evaluation(resources.demo_question()).queries[0]
+    chosen = {judged.dataset.name: frozenset(judged.features.ids[:7])}
+    shown.session_state["nnguide.selection"] = Selection(chosen)
     shown.run()
     next(button for button in shown.button if button.label == "Clear the selection").click()
     shown.run()
-    assert shown.session_state["nnguide.selection"] == Selection()
+    assert shown.session_state["nnguide.selection"] == Selection({})
     assert "Nothing is selected" in said(shown, "info")
 
 

@@ -1,4 +1,4 @@
-"""Every page in every state: a whole run, no ID queries, no OOD queries, verdicts given, an unknown run."""
+"""Every page in every state: a whole run, one side, the same images on both, verdicts, an unknown run."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,12 +8,15 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from nnguide_core.evaluation import DEFAULT_THRESHOLD
 from nnguide_core.evaluation.own_features import OwnFile, own_question
 from nnguide_core.evaluation.plans import answer
 from nnguide_core.evaluation.questions import keep
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.records import Role, Verdict
 from nnguide_core.settings import BankSettings
+from views.current import View
+from views.state import ImageKey, Selection
 
 APP = Path(__file__).parents[2] / "app.py"
 PAGES = ("data", "scores", "map", "triage", "export")
@@ -36,22 +39,30 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Three runs of features alone: whole, without ID queries, without OOD queries; their fingerprints."""
+    """Runs of features alone, whole and lacking something; their fingerprints."""
     folder = tmp_path_factory.mktemp("features")
     whole = {
         name: written(folder, name, centre) for name, centre in zip(ROLES, (0.6, 0.55, 0.3), strict=True)
     }
-    kinds = {"whole": list(ROLES), "no ID": ["train", "street"], "no OOD": ["train", "test"]}
-    return {
-        kind: computed([OwnFile(whole[name], name, ROLES[name]) for name in names])
-        for kind, names in kinds.items()
+    train, test, street = (OwnFile(whole[name], name, role) for name, role in ROLES.items())
+    far = written(folder, "blank", 0.6, factor=np.float32(2e38))
+    blank = OwnFile(far, "blank", Role.OOD)  # guidance x energy is no finite number: no image has a score
+    kinds = {
+        "whole": [train, test, street],
+        "no ID": [train, street],
+        "no OOD": [train, test],
+        "blank OOD": [train, test, blank],
+        "one OOD blank": [train, test, street, blank],
+        "nothing": [train, blank],
+        "both": [train, test, street, OwnFile(whole["test"], "test again", Role.OOD)],
     }
+    return {kind: computed(files) for kind, files in kinds.items()}
 
 
-def written(folder, name, centre):
+def written(folder, name, centre, factor=4.0):
     rng = np.random.default_rng(len(name))
     features = rng.normal(centre, 0.2, (40, 6)).clip(0).astype(np.float32)
-    np.savez(folder / name, features=features, logits=4 * features[:, :3])
+    np.savez(folder / name, features=features, logits=factor * features[:, :3])
     return folder / f"{name}.npz"
 
 
@@ -90,35 +101,81 @@ def test_a_page_on_own_data_names_its_run_and_has_no_error(runs, page):
     assert "test (40), street (40)" in said(app, "text")
 
 
-@pytest.mark.parametrize(
-    ("page", "sentence"),
-    [
-        ("data", "No histogram and no curves"),
-        ("scores", "No histogram and no curves"),
-        ("map", "no ID queries to set a threshold with"),
-        ("triage", "no ID queries to set a threshold with"),
-        ("export", "Without a threshold there are no decisions to export"),
-    ],
-)
-def test_without_id_queries_a_page_says_what_is_missing(runs, page, sentence):
-    app = shown(page, runs["no ID"])
-    if page == "map":
-        from views import resources
+ONE_SIDED = {  # run -> rule of the threshold, how many of the first query dataset it flags, what is missing
+    "no ID": ("at least 95 % of OOD caught", 38, "Add ID images to see AUROC"),
+    "no OOD": ("at least 95 % of ID kept", 2, "Add OOD images to see AUROC"),
+    "blank OOD": ("at least 95 % of ID kept", 2, "No OOD image has a score, so AUROC"),
+    "one OOD blank": ("at least 95 % of ID kept", 2, ""),
+}
 
-        for job in resources.jobs().all():
-            assert job.wait(240)
-        app.run()
+
+@pytest.mark.parametrize("kind", ONE_SIDED)
+@pytest.mark.parametrize("page", PAGES)
+def test_one_side_is_enough_for_a_threshold_on_every_page(runs, page, kind):
+    rule, _, missing = ONE_SIDED[kind]
+    app = shown(page, runs[kind])
+    if page == "map":
+        app = with_map(app)
+        assert "locates, it never decides" in said(app, "caption")
     assert not app.error
-    assert sentence in said(app, "info")
+    assert f"({rule})" in said(app, "text")
+    assert "no threshold" not in said(app, "info")
+    if page in ("data", "scores"):
+        assert missing in said(app, "info")
+        assert app.get("component_v2") or app.get("bidi_component")
+
+
+@pytest.mark.parametrize("kind", ONE_SIDED)
+def test_one_side_is_enough_for_a_board_with_every_k_and_what_it_flags(runs, kind):
+    from views import resources
+    from views.score_board import _reply as reply
+
+    answered = resources.evaluation(runs[kind])
+    view = View(answered, 7, answered.default_rule, {})
+    table, told = resources.score_table(runs[kind]), reply(view)
+    assert table.edges.shape[0] == answered.k_max == 40
+    assert table.counts.sum(axis=2)[:, 6].tolist() == [
+        int(judged.neighbors.finite.sum()) for judged in answered.queries
+    ]
+    assert told.exact.flagged[0] == ONE_SIDED[kind][1]
+    assert told.choice.threshold == view.threshold
+
+
+@pytest.mark.parametrize("kind", ONE_SIDED)
+def test_one_side_is_enough_for_a_histogram_in_the_report_and_for_every_table(runs, kind):
+    app = shown("export", runs[kind])
+    for what in ("the figures", "the report", "the detector file", "the tables", "the bank's tables"):
+        press(app, f"Prepare {what}")
+    assert not app.error
+    offered = [each.label for each in app.get("download_button")]
+    assert {"scores, HTML", "Download report.html", "Download detector.nnguide"} <= set(offered)
+    assert ("roc, HTML" in offered) == (kind == "one OOD blank")
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_without_ood_queries_a_page_shows_what_is_defined(runs, page):
-    app = shown(page, runs["no OOD"])
+def test_without_any_score_a_page_says_that_nothing_is_flagged(runs, page):
+    app = shown(page, runs["nothing"])
+    app = with_map(app) if page == "map" else app
     assert not app.error
-    assert "queries test (40)" in said(app, "text")
-    if page in ("data", "scores"):
-        assert "No histogram and no curves" in said(app, "info")
+    assert {"data": "There are no scores", "scores": "There are no scores"}.get(
+        page, "No test image has a score, so there is no threshold"
+    ) in said(app, "info")
+
+
+def test_a_rule_that_a_run_cannot_follow_waits_for_one_that_can(runs):
+    app = shown("scores", runs["no ID"], threshold="id_kept:0.9")
+    assert "at least 95 % of OOD caught" in said(app, "text")
+    app.session_state["nnguide.question"] = runs["whole"]
+    app.run()
+    assert "at least 90 % of ID kept" in said(app, "text")
+
+
+def with_map(app):
+    from views import resources
+
+    for job in resources.jobs().all():
+        assert job.wait(240)
+    return app.run()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -149,10 +206,11 @@ def test_undo_lets_the_verdict_before_stand_again(runs):
 
     image = resources.evaluation(runs["whole"]).ood[0].features.ids[2]
     app = shown("triage", runs["whole"], image=image)
+    opened = app.session_state["nnguide.image"]
     for decision in ("wrong label", "unsure"):
         press(app, decision)
-        assert app.session_state["nnguide.image"] != image
-        app.session_state["nnguide.image"] = image
+        assert app.session_state["nnguide.image"] != opened
+        app.session_state["nnguide.image"] = opened
         app.run()
     assert resources.workspace().current_verdicts()[image].decision == "unsure"
     press(app, "undo")
@@ -171,11 +229,11 @@ def test_a_verdict_keeps_the_note_and_its_button_belongs_to_one_image(runs):
     image = resources.evaluation(runs["whole"]).ood[0].features.ids[5]
     app = shown("triage", runs["whole"], image=image)
     app.text_input(key=f"note.{image}").set_value("a blurred one")
-    app.button(key=f"say.unsure.{image}").click().run()
+    app.button(key=f"say.unsure.{image}:street").click().run()
     said = resources.workspace().current_verdicts()[image]
     assert (said.decision, said.note) == ("unsure", "a blurred one")
     following = app.session_state["nnguide.image"]
-    assert following != image
+    assert following.id != image
     keys = [each.key for each in app.button if each.key.startswith("say.")]
     assert keys
     assert all(key.endswith(f".{following}") for key in keys)
@@ -212,6 +270,37 @@ def test_an_image_of_the_address_is_explained_beside_its_neighbours(runs):
     assert "Why?" in said(app, "markdown")
     app.checkbox[0].uncheck().run()
     assert "Without 1 bank image the score is" in said(app, "info")
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("test", "ID flagged (false alarm)"), ("test again", "OOD flagged")]
+)
+def test_an_image_of_both_sides_is_opened_as_the_one_that_was_chosen(runs, name, group):
+    from views import resources
+
+    answered = resources.evaluation(runs["both"])
+    threshold = answered.threshold(DEFAULT_THRESHOLD, 4)
+    row = int(answered.id[0].neighbors.score_at(4).argmax())
+    assert answered.id[0].neighbors.score_at(4)[row] >= threshold
+    image = answered.id[0].features.ids[row]
+    app = shown("triage", runs["both"], image=f"{image}:{name}", k="4")
+    assert {name, group} <= {each.value for each in app.text}
+    assert dict(app.query_params)["image"] == f"{image}:{name}"
+    press(app, "unsure")
+    assert resources.workspace().current_verdicts()[image].decision == "unsure"
+    assert app.session_state["nnguide.image"] != ImageKey(name, image)
+    press(app, "undo")
+    assert app.session_state["nnguide.image"] == ImageKey(name, image)
+
+
+def test_a_selection_holds_the_images_of_the_datasets_that_it_names(runs):
+    from views import resources
+
+    chosen = resources.evaluation(runs["both"]).id[0].features.ids[:3]
+    app = shown("triage", runs["both"])
+    app.session_state["nnguide.selection"] = Selection({"test again": frozenset(chosen)})
+    app.run()
+    assert "from the map (3)" in app.get("button_group")[0].options
 
 
 def test_bank_images_to_leave_out_are_known_to_every_session(runs):

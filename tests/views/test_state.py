@@ -2,8 +2,12 @@
 
 import pytest
 import streamlit as st
+from hypothesis import given
+from hypothesis import strategies as some
 
+from nnguide_core.names import visible
 from views import state
+from views.state import ImageKey
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +44,15 @@ def test_a_filled_field_is_what_its_widget_shows_next():
     state.field("queue", "misses")
     state.fill("queue", "from the map")
     assert st.session_state[state.field("queue", "misses")] == "from the map"
+
+
+@given(some.text(), some.text("0123456789abcdef", min_size=1))
+def test_an_images_key_is_read_back_from_its_text_with_the_dataset_as_it_is_shown(dataset, image):
+    text = str(ImageKey(dataset, image))
+    assert text.encode("utf-8")
+    assert ImageKey.read(text) == ImageKey(visible(dataset), image)
+
+
+def test_an_address_without_an_image_has_none_and_an_older_one_names_no_dataset():
+    assert ImageKey.read("") is None
+    assert ImageKey.read("ab12") == ImageKey("", "ab12")
