@@ -14,7 +14,7 @@ from nnguide_core.cli.arguments import check_paths, parse
 from nnguide_core.errors import CancelledError, NNGuideError
 from nnguide_core.logs import log_to_file
 from nnguide_core.names import visible
-from nnguide_core.settings import workspace_home
+from nnguide_core.settings import ask_for_large_pages, workspace_home
 
 __all__ = ["INTERRUPTED", "main"]
 
@@ -39,6 +39,7 @@ def _run(options: Namespace, began: float) -> int:
     try:
         log_to_file(workspace_home())
         check_paths(options)
+        ask_for_large_pages()
         # Imported here, so that help, wrong arguments and misspelt paths do not wait for torch.
         from nnguide_core.cli.commands import COMMANDS
 
