@@ -1,4 +1,4 @@
-"""What is installed: the whole core with the demo's files, and the command by the name that it calls itself."""
+"""What is installed: the whole core with the demo's files, and the command as its usage text names it."""
 
 import re
 import shutil
