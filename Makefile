@@ -1,8 +1,10 @@
-# make run: the dashboard on the shipped demo.  make test: the whole suite.  Both install what they need first.
+# make run: the dashboard on the shipped demo.  make test: the whole suite.  Both install what they need first,
+# and the package itself, so that .venv/bin/nnguide and "import nnguide_core" work from any folder.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 COMPILE := $(BIN)/python -c "import umap" # once and for all, or the first map would wait for it
 
 .PHONY: run test install lint types format bench hardening clean
@@ -40,12 +42,12 @@ clean:
 $(VENV)/bin/python:
 	scripts/make_venv.sh $(PYTHON) $(VENV)
 
-$(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/run.stamp: pyproject.toml requirements.txt | $(VENV)/bin/python
+	$(INSTALL)
 	$(COMPILE)
 	touch $@
 
-$(VENV)/dev.stamp: requirements.txt requirements-dev.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/dev.stamp: pyproject.toml requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	$(INSTALL) -r requirements-dev.txt
 	$(COMPILE)
 	touch $@ $(VENV)/run.stamp

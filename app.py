@@ -4,9 +4,11 @@ from pathlib import Path
 
 import streamlit as st
 
+from nnguide_core.settings import ask_for_large_pages
 from views import frame, login, navigation, state
 from views.components.theme_watch import watch_theme
 
+ask_for_large_pages()
 st.set_page_config(
     page_title="NNGuide Explorer",
     page_icon=str(Path(__file__).parent / "views" / "favicon.svg"),

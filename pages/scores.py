@@ -5,7 +5,7 @@ import streamlit as st
 from views import scores_page
 from views.current import current
 
-view = current()
+view = current(compared=True)
 st.title("Scores")
 view = scores_page.board(view)
 scores_page.metrics(view)

@@ -5,7 +5,7 @@ import streamlit as st
 from views import triage
 from views.current import current
 
-view = current()
+view = current(compared=True)
 st.title("Triage")
 found = triage.choose_queue(view)
 query = triage.choose_image(view, found)

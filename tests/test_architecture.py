@@ -1,6 +1,7 @@
 """The tree is the architecture: who may import whom, and what stands where, read from the syntax trees."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -247,13 +248,14 @@ def test_nothing_that_runs_code_from_a_file_is_called():
         assert keyword(node, "allow_pickle") in (None, "False"), words
 
 
-def test_importing_all_that_the_core_offers_loads_torch_at_most():
+def test_importing_all_that_the_core_offers_loads_torch_at_most_and_leaves_the_environment_alone():
     script = (
-        "import sys; from nnguide_core import *; assert NNGuide; "
-        f"print(*sorted(set({HEAVY!r}) & sys.modules.keys()))"
+        "import os, sys; before = dict(os.environ); from nnguide_core import *; assert NNGuide; "
+        f"print(*sorted(set({HEAVY!r}) & sys.modules.keys()), *(os.environ.items() ^ before.items()))"
     )
+    plain = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True, env=plain
     )
     assert done.stdout.split() == []
 

@@ -1,11 +1,19 @@
 """Settings: what can be chosen, what is refused, and what the environment says."""
 
+import os
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from nnguide_core.settings import VERSION, BankSettings, data_roots, session_upload_limit, workspace_home
+from nnguide_core.settings import (
+    VERSION,
+    BankSettings,
+    ask_for_large_pages,
+    data_roots,
+    session_upload_limit,
+    workspace_home,
+)
 
 
 def test_the_version_is_the_one_of_the_package():
@@ -66,3 +74,12 @@ def test_the_upload_limit_is_a_number_of_bytes(monkeypatch):
     monkeypatch.setenv("NNGUIDE_UPLOAD_LIMIT", "4 GB")
     with pytest.raises(ValueError, match="whole number of bytes, got '4 GB'"):
         session_upload_limit()
+
+
+def test_a_program_asks_for_large_pages_unless_its_user_has_decided(monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    ask_for_large_pages()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    ask_for_large_pages()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"

@@ -43,8 +43,11 @@ class View:
         return apply_verdicts(self.evaluation, self.verdicts)
 
 
-def current() -> View:
+def current(*, compared: bool = False) -> View:
     """Return what this session looks at: the run that the address names, else the demo.
+
+    Args:
+        compared: whether the page shows the baselines beside NNGuide.
 
     Raises:
         StoreError: the workspace does not know the run.
@@ -54,7 +57,7 @@ def current() -> View:
     name = state.question()
     run = resources.find_question(name) if name else None
     question = run.question if run else name or resources.demo_question()
-    evaluation = resources.evaluation(question)
+    evaluation = resources.compared(question) if compared else resources.evaluation(question)
     state.open_question(question)
     verdicts = {
         image: verdict

@@ -48,7 +48,7 @@ def detector(view: View) -> None:
     if _prepared(view, "the detector file"):
         _offer_detector(view)
     st.code(_LOADING, language="python")
-    st.text("Or: python -m nnguide_core score detector.nnguide FOLDER --out scores.csv")
+    st.text("Or: nnguide score detector.nnguide FOLDER --out scores.csv")
 
 
 def tables(view: View) -> None:

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from nnguide_core.datasets.report import kind_of
-from nnguide_core.evaluation import NNGUIDE, Part
+from nnguide_core.evaluation import Part
 from nnguide_core.evaluation.checks import NO_IMAGE
 from views import resources
 from views.current import View
@@ -55,8 +55,7 @@ def result(view: View) -> View:
 
 
 def _metrics(view: View) -> None:
-    every = resources.metrics(view.run.question, view.k)
-    rows = [row for row in every if row.detector == NNGUIDE]
+    rows = resources.own_metrics(view.run.question, view.k)
     frame = metrics_frame(rows).drop(columns=["detector", "AUPR, OOD positive", "AUPR, ID positive"])
     frame.insert(0, "OOD dataset", [cell(row.dataset) for row in rows])
     frame.insert(1, "n ID / OOD", [f"{row.id_count:,} / {row.ood_count:,}" for row in rows])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nnguide_core import scoring
 from nnguide_core.errors import StoreError
-from nnguide_core.evaluation import NNGUIDE, Evaluation, evaluate
+from nnguide_core.evaluation import NNGUIDE, Evaluation, evaluate, with_baselines
 from nnguide_core.evaluation.comparison import DifferenceRow, MetricsRow, differences, metrics_table
 from nnguide_core.evaluation.explanation import thresholds_over_k
 from nnguide_core.evaluation.maps import ImageMap, elsewhere, find_map
@@ -41,6 +41,7 @@ from views.upload_memory import cap_uploads
 
 __all__ = [
     "bank_images",
+    "compared",
     "demo_question",
     "differences_from_baselines",
     "evaluation",
@@ -53,6 +54,7 @@ __all__ = [
     "map_of",
     "map_table",
     "metrics",
+    "own_metrics",
     "score_table",
     "sweep",
     "thresholds",
@@ -110,7 +112,7 @@ def find_question(name: str) -> Run | None:
 
 @st.cache_resource(show_spinner="Opening the run", max_entries=4)
 def evaluation(question: str) -> Evaluation:
-    """Return the answer to a question that the workspace knows.
+    """Return NNGuide's answer to a question that the workspace knows, with or without the baselines.
 
     Raises:
         StoreError: there is no such question, or some of it is gone.
@@ -121,7 +123,15 @@ def evaluation(question: str) -> Evaluation:
     run = find_question(question)
     if run is None:
         raise StoreError("This workspace does not know the run that the address names: open another one.")
-    return evaluate(open_question(workspace(), run), k=1)
+    return evaluate(open_question(workspace(), run), k=1, baselines=())
+
+
+@st.cache_resource(show_spinner="Scoring with the baselines", max_entries=4)
+def compared(question: str) -> Evaluation:
+    """Return the same with the baselines, whose packages take seconds to import."""
+    answered = evaluation(question)
+    has_them = len(answered.detectors) > 1 or bool(answered.without)
+    return answered if has_them else with_baselines(answered)
 
 
 def hand_over(answered: Evaluation) -> None:
@@ -155,9 +165,15 @@ def sweep(question: str) -> KSweep:
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
+def own_metrics(question: str, k: int) -> list[MetricsRow]:
+    """Return NNGuide's metrics on every OOD dataset."""
+    return metrics_table(evaluation(question), k, (NNGUIDE,))
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
 def metrics(question: str, k: int) -> list[MetricsRow]:
     """Return every detector's metrics on every OOD dataset; k matters to NNGuide alone."""
-    mine = metrics_table(evaluation(question), k, (NNGUIDE,))
+    mine = own_metrics(question, k)
     others = _baseline_metrics(question)
     return [row for own in mine for row in (own, *(each for each in others if each.dataset == own.dataset))]
 
@@ -165,7 +181,7 @@ def metrics(question: str, k: int) -> list[MetricsRow]:
 @st.cache_resource(show_spinner="Comparing the detectors", max_entries=8)
 def differences_from_baselines(question: str, k: int) -> list[DifferenceRow]:
     """Return how much better NNGuide separates than each baseline."""
-    return differences(evaluation(question), k)
+    return differences(compared(question), k)
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
@@ -225,7 +241,7 @@ def _counted_scores(question: str) -> BinnedSweep:
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _baseline_metrics(question: str) -> list[MetricsRow]:
-    answered = evaluation(question)
+    answered = compared(question)
     return metrics_table(answered, detectors=[name for name in answered.detectors if name != NNGUIDE])
 
 

@@ -2,16 +2,19 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnguide_core.errors import DatasetError
+from nnguide_core.names import visible
 from nnguide_core.settings import DEFAULT_K, REACT_PERCENTILE, VERSION
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["OFFICIAL", "OFFICIAL_MODEL", "PRECISIONS", "TABLES", "parse", "parser"]
+__all__ = ["OFFICIAL", "OFFICIAL_MODEL", "PRECISIONS", "TABLES", "check_paths", "parse", "parser"]
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 TABLES = (".csv", ".parquet")
@@ -24,6 +27,8 @@ OFFICIAL: Mapping[str, Any] = {
     "k": DEFAULT_K,
 }
 _USUAL: Mapping[str, Any] = {"k": DEFAULT_K, "fraction": 1.0}
+# Options that name what must be there.
+_READ = ("bank", "id", "ood", "detector", "images", "checkpoint", "classes")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,6 +43,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             if getattr(options, name) is None:
                 setattr(options, name, value)
     return options
+
+
+def check_paths(options: argparse.Namespace) -> None:
+    """Refuse a path to read that is not there, before anything slow is imported.
+
+    Raises:
+        DatasetError: with the path as it was given.
+    """
+    for name in _READ:
+        given = vars(options).get(name)
+        for path in given if isinstance(given, list) else [given]:
+            if path is not None and not os.path.exists(path):  # noqa: PTH110 - no name is too long for it
+                raise DatasetError(f"There is nothing at {visible(str(path))}. Is the path spelt right?")
 
 
 def parser() -> argparse.ArgumentParser:

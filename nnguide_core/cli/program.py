@@ -10,11 +10,11 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 
-from nnguide_core.cli.arguments import parse
+from nnguide_core.cli.arguments import check_paths, parse
 from nnguide_core.errors import CancelledError, NNGuideError
 from nnguide_core.logs import log_to_file
 from nnguide_core.names import visible
-from nnguide_core.settings import workspace_home
+from nnguide_core.settings import ask_for_large_pages, workspace_home
 
 __all__ = ["INTERRUPTED", "main"]
 
@@ -36,11 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Namespace, began: float) -> int:
-    # Imported here, so that help and wrong arguments do not wait for torch.
-    from nnguide_core.cli.commands import COMMANDS
-
     try:
         log_to_file(workspace_home())
+        check_paths(options)
+        ask_for_large_pages()
+        # Imported here, so that help, wrong arguments and misspelt paths do not wait for torch.
+        from nnguide_core.cli.commands import COMMANDS
+
         skipped = COMMANDS[options.command](options)
     except (NNGuideError, ValueError, OSError, MemoryError, RuntimeError) as error:
         sentence = _sentence(error)
@@ -55,6 +57,8 @@ def _run(options: Namespace, began: float) -> int:
 
 def _sentence(error: Exception) -> str:
     """Return what a user should read of an error; what no user can cause is raised again."""
+    if isinstance(error, NNGuideError):
+        return str(error)
     from nnguide_core.jobs import in_words
 
     if sentence := in_words(error):

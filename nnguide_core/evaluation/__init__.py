@@ -12,6 +12,7 @@ from nnguide_core.evaluation.judging import (
     evaluate,
     neighbors,
     rows_with_features,
+    with_baselines,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "evaluate",
     "neighbors",
     "rows_with_features",
+    "with_baselines",
 ]

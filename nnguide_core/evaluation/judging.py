@@ -6,7 +6,7 @@ dataset is searched once, with the largest k, so that every smaller k is exact a
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "evaluate",
     "neighbors",
     "rows_with_features",
+    "with_baselines",
 ]
 
 NNGUIDE = "NNGuide"
@@ -254,29 +255,42 @@ def evaluate(
     """
     on_step("Building the bank")
     detector = _fitted(question, k)
-    reference = Reference.of(
-        _bank_of(detector), question.bank.features.features, question.bank.features.logits, question.head
-    )
-    judged: list[Judged] = []
-    without: dict[str, str] = {}
-    said = cautions.of_left_out(_left_out(question), len(question.bank.features))
+    judged = []
     for part in question.queries:
         on_step(f"Searching the neighbours of {part.dataset.name}")
         found = neighbors(detector, part, max(k, MOST_NEIGHBOURS), fewest=k)
-        on_step(f"Scoring {part.dataset.name} with the baselines")
-        scores, missing = baseline_scores(
-            reference,
-            part.features.features,
-            part.features.logits,
-            baselines,
-            _bank_of(detector).own_rows(part.features.ids),
-        )
-        without |= missing
-        judged.append(Judged(part.dataset, part.features, found, scores))
-        said += _of_baselines(_bank_of(detector), judged[-1])
+        judged.append(Judged(part.dataset, part.features, found, {}))
+    answered = with_baselines(Evaluation(question, detector, tuple(judged), {}), baselines, on_step=on_step)
+    said = cautions.of_left_out(_left_out(question), len(question.bank.features))
+    for each in answered.queries:
+        said += _of_baselines(answered.bank, each)
     for sentence in dict.fromkeys(said):
         warnings.warn(sentence, NNGuideWarning, stacklevel=2)
-    return Evaluation(question, detector, tuple(judged), without)
+    return answered
+
+
+def with_baselines(
+    evaluation: Evaluation, names: Sequence[str] | None = None, *, on_step: OnStep = lambda _: None
+) -> Evaluation:
+    """Return an evaluation with the scores of these baselines, all if not given; no second search."""
+    question, bank = evaluation.question, evaluation.bank
+    reference = Reference.of(
+        bank, question.bank.features.features, question.bank.features.logits, question.head
+    )
+    judged: list[Judged] = []
+    without: dict[str, str] = {}
+    for each in evaluation.queries:
+        on_step(f"Scoring {each.dataset.name} with the baselines")
+        scores, missing = baseline_scores(
+            reference,
+            each.features.features,
+            each.features.logits,
+            names,
+            bank.own_rows(each.features.ids),
+        )
+        without |= missing
+        judged.append(replace(each, baselines=scores))
+    return replace(evaluation, queries=tuple(judged), without=without)
 
 
 def rows_with_features(dataset: Dataset, features: Features) -> list[int]:

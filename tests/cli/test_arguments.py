@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from nnguide_core.cli.arguments import OFFICIAL, PRECISIONS, TABLES, parse
+from nnguide_core.cli.arguments import OFFICIAL, PRECISIONS, TABLES, check_paths, parse
+from nnguide_core.errors import DatasetError
 from nnguide_core.models import Precision
 from nnguide_core.settings import VERSION
 
@@ -90,15 +91,48 @@ def test_precisions_and_tables_are_those_that_there_are():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "printed"),
-    [(["--version"], 0, f"nnguide {VERSION}"), (["--help"], 0, "usage"), (["fit"], 2, "required")],
+    "given",
+    [
+        ["fit", "{no}", "--out", "d.nnguide", "--model", "demo"],
+        ["fit", "{yes}", "--out", "d.nnguide", "--model", "vgg11", "--checkpoint", "{no}"],
+        ["fit", "{yes}", "--out", "d.nnguide", "--model", "vgg11", "--classes", "{no}"],
+        ["score", "{no}", "{yes}", "--out", "s.csv"],
+        ["score", "{yes}", "{no}", "--out", "s.csv"],
+        ["score", "{yes}", "{yes}", "--out", "s.csv", "--checkpoint", "{no}"],
+        ["evaluate", "--model", "demo", "--bank", "{no}", "--id", "{yes}", "--ood", "{yes}"],
+        ["evaluate", "--model", "demo", "--bank", "{yes}", "--id", "{yes}", "{no}", "--ood", "{yes}"],
+        ["evaluate", "--model", "demo", "--bank", "{yes}", "--id", "{yes}", "--ood", "{yes}", "{no}"],
+        ["evaluate", "--model", "demo", "--bank", "{yes}", "--id", "{yes}", "--ood", f"{'n' * 300}"],
+    ],
 )
-def test_help_version_and_refusals_import_nothing_slow(arguments, code, printed):
+def test_every_path_to_read_must_be_there(tmp_path, given):
+    options = parse([each.format(yes=tmp_path, no=tmp_path / "no") for each in given])
+    with pytest.raises(DatasetError, match=r"^There is nothing at \S*n\. Is the path|at \S*no\. Is the path"):
+        check_paths(options)
+
+
+def test_paths_that_are_there_and_files_to_write_are_let_through(tmp_path):
+    check_paths(parse(["score", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "new" / "s.csv")]))
+    check_paths(parse(["demo"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "printed"),
+    [
+        (["--version"], 0, f"nnguide {VERSION}"),
+        (["--help"], 0, "usage: nnguide "),
+        (["score", "--help"], 0, "usage: nnguide score "),
+        (["fit"], 2, "required"),
+        (["score", ".", "tarin/", "--out", "s.csv"], 1, "nnguide: There is nothing at tarin. Is the path"),
+    ],
+)
+def test_help_version_and_refusals_import_nothing_slow(tmp_path, monkeypatch, arguments, code, printed):
+    monkeypatch.setenv("NNGUIDE_HOME", str(tmp_path))
     script = (
         "import sys\n"
         "from nnguide_core.cli import main\n"
         "try:\n"
-        "    main()\n"
+        "    sys.exit(main())\n"
         "finally:\n"
         "    print(sorted({'torch', 'numpy', 'PIL', 'tqdm'} & sys.modules.keys()))\n"
     )

@@ -354,8 +354,11 @@ def test_what_is_refused_gets_a_sentence_and_exit_code_1(
     assert "Traceback" not in error
 
 
-def test_a_k_that_the_detector_cannot_serve_is_refused_before_any_image_is_opened(detector, tmp_path, capsys):
-    score = ["score", str(detector), "/no/such", "--out", str(tmp_path / "s.csv"), "--quiet"]
+def test_a_k_that_the_detector_cannot_serve_is_refused_before_any_image_is_opened(
+    detector, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(commands, "opened", None)
+    score = ["score", str(detector), str(tmp_path), "--out", str(tmp_path / "s.csv"), "--quiet"]
     assert main([*score, "--k", "81"]) == 1
     assert "at least k = 81 ID images, but has 80" in capsys.readouterr().err
 
