@@ -31,7 +31,6 @@ _LOG = logging.getLogger(__name__)
 _KEEP_SECONDS = 3600.0  # how long a finished job is shown
 _KEEP_RECORDS = timedelta(days=7)
 _MOST_KEPT = 50  # finished jobs
-_UNFINISHED = (JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED)
 _PAUSE = 0.1  # seconds between two looks at whether a waiting job was cancelled
 _GOODBYE_SECONDS = 2.0  # how long the end of the program waits for cancelled jobs
 _OS_REASONS = {
@@ -215,7 +214,7 @@ class Jobs:
         return tuple(
             replace(record, state=JobState.INTERRUPTED)
             for record in self._workspace.job_records()
-            if record.state in _UNFINISHED and not self._is_alive(record.key)
+            if not record.state.is_finished and not self._is_alive(record.key)
         )
 
     def forget(self, key: str) -> None:

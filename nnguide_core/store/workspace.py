@@ -25,7 +25,7 @@ from nnguide_core.progress import Cancelled
 from nnguide_core.records import Dataset, Features, Role, Verdict, fingerprint
 from nnguide_core.settings import workspace_home
 from nnguide_core.store.checks import mend, sound
-from nnguide_core.store.cleaning import clean_up, knows_all, usage
+from nnguide_core.store.cleaning import Cleaning
 from nnguide_core.store.packing import pack_dataset, pack_features, unpack_dataset, unpack_features
 from nnguide_core.store.recovery import back_up_daily, prepare
 from nnguide_core.store.rows import Rows
@@ -76,6 +76,7 @@ class Workspace(Rows):
             self.blobs = private_folder(self.root / "blobs")  # uploads, under the hash of their bytes
             self._tensors = TensorFiles(private_folder(self.root / "tensors"), self.root / "set-aside")
             super().__init__(self._open_database())
+            self._cleaning = Cleaning(self.root, self._database, self._tensors)
             with self.lock("open"):
                 self.thumbnails = Thumbnails(self.root / "thumbnails.sqlite")
         except OSError as error:
@@ -205,15 +206,23 @@ class Workspace(Rows):
 
     def usage(self) -> dict[str, int]:
         """Return the bytes that each kind of memory takes."""
-        return usage(self.root)
+        return self._cleaning.usage()
 
     def knows_all(self) -> bool:
         """Return whether what no dataset or run names is really needed by none: no row can be missing."""
-        return knows_all(self.root, self._database)
+        return self._cleaning.knows_all()
 
     def clean_up(self, min_age: float = _DAY) -> int:
         """Delete what no dataset or run needs, older than min_age seconds; return the bytes given back."""
-        return clean_up(self.root, self._database, self._tensors, min_age)
+        return self._cleaning.clean_up(min_age, self._needed_by_jobs(), self._is_open)
+
+    def open_session(self, session: str) -> AbstractContextManager[None]:
+        """Return a lock to hold while a browser session goes on: no process frees its uploads meanwhile."""
+        return self.lock(f"session {session}")
+
+    def release_uploads(self, session: str) -> None:
+        """Free what a session that is over has uploaded, as far as no run and no unfinished job needs it."""
+        self._cleaning.release(session, self._needed_by_jobs())
 
     def clean_up_in_background(self) -> threading.Thread:
         """Clean up in a thread of its own, which is returned; how that went is a line in the log."""
@@ -232,6 +241,13 @@ class Workspace(Rows):
                 _LOG.info("cleaned up: %d bytes given back", freed)
         if cleaning.error is not None:
             _LOG.warning("not cleaned up: %r", cleaning.error)
+
+    def _is_open(self, session: str) -> bool:
+        return self.is_locked(f"session {session}")
+
+    def _needed_by_jobs(self) -> frozenset[str]:
+        unfinished = (job.texts for job in self.job_records() if not job.state.is_finished)
+        return frozenset().union(*unfinished)
 
     def _lock_path(self, name: str) -> Path:
         return self.root / "locks" / f"{fingerprint(name)}.lock"
