@@ -75,7 +75,11 @@ class Job(Generic[T]):
     """
 
     def __init__(
-        self, key: str, title: str, about: Mapping[str, Any], withdraw: Callable[["Job[Any]"], None]
+        self,
+        key: str,
+        title: str,
+        about: Mapping[str, Any],
+        withdraw: Callable[["Job[Any]"], None] = lambda _: None,
     ) -> None:
         self.key = key
         self.title = title

@@ -26,7 +26,13 @@ from nnguide_core.records import Dataset, Features, Role, Verdict, fingerprint
 from nnguide_core.settings import workspace_home
 from nnguide_core.store.checks import mend, sound
 from nnguide_core.store.cleaning import Cleaning
-from nnguide_core.store.packing import pack_dataset, pack_features, unpack_dataset, unpack_features
+from nnguide_core.store.packing import (
+    describe_dataset,
+    pack_dataset,
+    pack_features,
+    unpack_dataset,
+    unpack_features,
+)
 from nnguide_core.store.recovery import back_up_daily, prepare
 from nnguide_core.store.rows import Rows
 from nnguide_core.store.schema import WORKSPACE_TABLES, Database
@@ -86,11 +92,15 @@ class Workspace(Rows):
             ) from error
 
     def save_dataset(self, dataset: Dataset) -> None:
-        """Remember a dataset with all its images; the same contents, name and role replace each other."""
+        """Remember a dataset with all its images; the same contents, name and role replace each other.
+
+        What is kept already as it is now is not written again.
+        """
         key = _dataset_key(dataset.fingerprint, dataset.name, dataset.role)
-        tensors, about = pack_dataset(dataset)
-        self._tensors.save("datasets", key, tensors, about, needs=[dataset.fingerprint])
+        about = describe_dataset(dataset)
         summary = json.dumps({**about, "skipped": len(dataset.skipped)})
+        if self._tensors.about("datasets", key) != about:
+            self._tensors.save("datasets", key, *pack_dataset(dataset), needs=[dataset.fingerprint])
         row = (key, dataset.fingerprint, summary, datetime.now(UTC).isoformat())
         with self._database.write() as connection:
             connection.execute(_SAVE_DATASET, row)
@@ -135,6 +145,10 @@ class Workspace(Rows):
         tensors, about = pack_features(features)
         key = _features_key(features.model, features.dataset, extra)
         self._tensors.save("features", key, tensors, about, needs=[features.dataset])
+
+    def has_features(self, model: str, dataset: str, extra: str = "") -> bool:
+        """Return whether a dataset's features by a model are kept, without reading them."""
+        return self._tensors.has("features", _features_key(model, dataset, extra))
 
     def load_features(self, model: str, dataset: str, extra: str = "") -> Features | None:
         """Return a dataset's features by a model, both by fingerprint; None if they must be computed."""

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from nnguide_core.evaluation.plans import Plan, compute, scan
-from nnguide_core.jobs import JobContext, Jobs
+from nnguide_core.jobs import Job, JobContext, Jobs
 from nnguide_core.models import ModelSpec
 from nnguide_core.models.architectures import torchvision_model
 from nnguide_core.records import JobState, Role
@@ -61,23 +61,13 @@ def workspace(tmp_path, monkeypatch):
 def plan(workspace, pictures, weights):
     """A plan whose checkpoint was uploaded."""
     roles = {"bank": Role.BANK, "id": Role.ID, "ood": Role.OOD}
-    datasets = [scan(workspace, pictures / name, name, role, Quiet()) for name, role in roles.items()]
+    datasets = [
+        scan(workspace, pictures / name, name, role, JobContext(Job("", "", {})))
+        for name, role in roles.items()
+    ]
     checkpoint = resources.uploads(SESSION).add_file(weights, "own.pth")
     spec = ModelSpec("checkpoint", "shufflenet_v2_x0_5", checkpoint=checkpoint, class_count=3)
     return Plan(spec, tuple(datasets))
-
-
-class Quiet(JobContext):
-    """Of work outside a job."""
-
-    def __init__(self):
-        """There is no job."""
-
-    def progress(self, progress):
-        """Nobody wants to know."""
-
-    def cancelled(self):
-        return False
 
 
 def end_the_session():
