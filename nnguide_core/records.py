@@ -235,9 +235,9 @@ class JobState(StrEnum):
     INTERRUPTED = "interrupted"  # the program ended before the job did
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more will happen."""
-        return self not in (JobState.WAITING, JobState.RUNNING)
+    def is_finished(self) -> bool:
+        """Whether the job needs nothing more; one that was interrupted can be started again."""
+        return self not in (JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED)
 
 
 @dataclass(frozen=True)
@@ -251,6 +251,21 @@ class JobRecord:
     error: str  # a sentence where the job failed, else ""
     started: datetime
     finished: datetime | None
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """Every text in about: among them the paths and fingerprints of what the job needs."""
+        found: set[str] = set()
+        left: list[Any] = [self.about]
+        while left:
+            match left.pop():
+                case str(text):
+                    found.add(text)
+                case Mapping() as content:
+                    left += content.values()
+                case list() | tuple() as values:
+                    left += values
+        return frozenset(found)
 
 
 def current_versions() -> dict[str, str]:

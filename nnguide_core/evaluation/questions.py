@@ -47,6 +47,8 @@ def ask(
         NNGuideError: a dataset or the model is unusable.
         CancelledError: stopped on request; finished batches are kept for the next time.
     """
+    for dataset in datasets:  # first, since finished batches of unknown datasets are cleaned up
+        workspace.save_dataset(dataset)
     parts = extract_parts(classifier, datasets, workspace=workspace, progress=progress, cancelled=cancelled)
     question = Question(
         classifier.fingerprint,
@@ -112,7 +114,7 @@ def keep(workspace: Workspace, question: Question) -> None:
     """Remember all that open_question needs; what is in the workspace already is written once."""
     for part in question.parts:
         workspace.save_dataset(part.dataset)
-        if workspace.load_features(question.model, part.dataset.fingerprint) is None:
+        if not workspace.has_features(question.model, part.dataset.fingerprint):
             workspace.save_features(replace(part.features, dataset=part.dataset.fingerprint))
     head = question.head
     tensors = {} if head is None else {"weight": head.weight, "bias": _bias(head)}

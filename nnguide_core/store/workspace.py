@@ -25,8 +25,14 @@ from nnguide_core.progress import Cancelled
 from nnguide_core.records import Dataset, Features, Role, Verdict, fingerprint
 from nnguide_core.settings import workspace_home
 from nnguide_core.store.checks import mend, sound
-from nnguide_core.store.cleaning import clean_up, knows_all, usage
-from nnguide_core.store.packing import pack_dataset, pack_features, unpack_dataset, unpack_features
+from nnguide_core.store.cleaning import Cleaning
+from nnguide_core.store.packing import (
+    describe_dataset,
+    pack_dataset,
+    pack_features,
+    unpack_dataset,
+    unpack_features,
+)
 from nnguide_core.store.recovery import back_up_daily, prepare
 from nnguide_core.store.rows import Rows
 from nnguide_core.store.schema import WORKSPACE_TABLES, Database
@@ -76,6 +82,7 @@ class Workspace(Rows):
             self.blobs = private_folder(self.root / "blobs")  # uploads, under the hash of their bytes
             self._tensors = TensorFiles(private_folder(self.root / "tensors"), self.root / "set-aside")
             super().__init__(self._open_database())
+            self._cleaning = Cleaning(self.root, self._database, self._tensors)
             with self.lock("open"):
                 self.thumbnails = Thumbnails(self.root / "thumbnails.sqlite")
         except OSError as error:
@@ -85,11 +92,15 @@ class Workspace(Rows):
             ) from error
 
     def save_dataset(self, dataset: Dataset) -> None:
-        """Remember a dataset with all its images; the same contents, name and role replace each other."""
+        """Remember a dataset with all its images; the same contents, name and role replace each other.
+
+        What is kept already as it is now is not written again.
+        """
         key = _dataset_key(dataset.fingerprint, dataset.name, dataset.role)
-        tensors, about = pack_dataset(dataset)
-        self._tensors.save("datasets", key, tensors, about, needs=[dataset.fingerprint])
+        about = describe_dataset(dataset)
         summary = json.dumps({**about, "skipped": len(dataset.skipped)})
+        if self._tensors.about("datasets", key) != about:
+            self._tensors.save("datasets", key, *pack_dataset(dataset), needs=[dataset.fingerprint])
         row = (key, dataset.fingerprint, summary, datetime.now(UTC).isoformat())
         with self._database.write() as connection:
             connection.execute(_SAVE_DATASET, row)
@@ -134,6 +145,10 @@ class Workspace(Rows):
         tensors, about = pack_features(features)
         key = _features_key(features.model, features.dataset, extra)
         self._tensors.save("features", key, tensors, about, needs=[features.dataset])
+
+    def has_features(self, model: str, dataset: str, extra: str = "") -> bool:
+        """Return whether a dataset's features by a model are kept, without reading them."""
+        return self._tensors.has("features", _features_key(model, dataset, extra))
 
     def load_features(self, model: str, dataset: str, extra: str = "") -> Features | None:
         """Return a dataset's features by a model, both by fingerprint; None if they must be computed."""
@@ -205,15 +220,23 @@ class Workspace(Rows):
 
     def usage(self) -> dict[str, int]:
         """Return the bytes that each kind of memory takes."""
-        return usage(self.root)
+        return self._cleaning.usage()
 
     def knows_all(self) -> bool:
         """Return whether what no dataset or run names is really needed by none: no row can be missing."""
-        return knows_all(self.root, self._database)
+        return self._cleaning.knows_all()
 
     def clean_up(self, min_age: float = _DAY) -> int:
         """Delete what no dataset or run needs, older than min_age seconds; return the bytes given back."""
-        return clean_up(self.root, self._database, self._tensors, min_age)
+        return self._cleaning.clean_up(min_age, self._needed_by_jobs(), self._is_open)
+
+    def open_session(self, session: str) -> AbstractContextManager[None]:
+        """Return a lock to hold while a browser session goes on: no process frees its uploads meanwhile."""
+        return self.lock(f"session {session}")
+
+    def release_uploads(self, session: str) -> None:
+        """Free what a session that is over has uploaded, as far as no run and no unfinished job needs it."""
+        self._cleaning.release(session, self._needed_by_jobs())
 
     def clean_up_in_background(self) -> threading.Thread:
         """Clean up in a thread of its own, which is returned; how that went is a line in the log."""
@@ -232,6 +255,13 @@ class Workspace(Rows):
                 _LOG.info("cleaned up: %d bytes given back", freed)
         if cleaning.error is not None:
             _LOG.warning("not cleaned up: %r", cleaning.error)
+
+    def _is_open(self, session: str) -> bool:
+        return self.is_locked(f"session {session}")
+
+    def _needed_by_jobs(self) -> frozenset[str]:
+        unfinished = (job.texts for job in self.job_records() if not job.state.is_finished)
+        return frozenset().union(*unfinished)
 
     def _lock_path(self, name: str) -> Path:
         return self.root / "locks" / f"{fingerprint(name)}.lock"
