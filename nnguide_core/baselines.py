@@ -15,11 +15,12 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from nnguide_core.bank import FeatureBank
 from nnguide_core.networks import Network, plain_linear
+from nnguide_core.scoring import unit_features
 
 if TYPE_CHECKING:
     from pytorch_ood.detector import KNN
 
-__all__ = ["BASELINES", "Baseline", "Reference", "baseline_scores"]
+__all__ = ["BASELINES", "KNN_NEIGHBOURS", "Baseline", "Reference", "baseline_scores"]
 
 KNN_NEIGHBOURS = 50  # pytorch-ood's default, the KNN paper's CIFAR-10 setting
 LARGEST_RESIDUAL = 0.01  # of covariance times its inverse; beyond, distances are rounding errors
@@ -86,9 +87,10 @@ def baseline_scores(
     names: Sequence[str] | None = None,
     own: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the scores of each baseline that can be computed, and for the others why not.
+    """Return the scores of each baseline that can be fitted, and for the others why not.
 
-    A baseline is fitted once for each reference. Work happens on the CPU.
+    A baseline is fitted once for each reference: which ones there are does not depend on the queries. Work
+    happens on the CPU.
 
     Args:
         reference: what queries are compared with.
@@ -99,8 +101,8 @@ def baseline_scores(
             out; what ViM and Mahalanobis were fitted to cannot be changed for one query.
 
     Returns:
-        Scores (Q,) float32 by name, higher = more OOD, NaN for a query with NaN or infinity in its features
-        or logits; and sentences by name.
+        Scores (Q,) float32 by name, higher = more OOD, NaN for a query that has none: with NaN or infinity in
+        its features or logits, or too large for float32; and sentences by name.
 
     Raises:
         ValueError: a name is no baseline's.
@@ -114,9 +116,11 @@ def baseline_scores(
     missing: dict[str, str] = {}
     for name in BASELINES if names is None else names:
         try:
-            scores[name] = _scored(_scorer(BASELINES[name], reference), features, logits, own, defined)
+            scorer = _scorer(BASELINES[name], reference)
         except _NotPossibleError as reason:
             missing[name] = str(reason)
+        else:
+            scores[name] = _scored(scorer, features, logits, own, defined)
     return scores, missing
 
 
@@ -155,8 +159,6 @@ def _scored(scorer: Scorer, features: Tensor, logits: Tensor, own: Tensor, defin
     scores = torch.full((len(features),), torch.nan)
     if defined.any():
         scores[defined] = scorer(features[defined], logits[defined], own[defined]).float()
-        if not scores[defined].isfinite().any():
-            raise _NotPossibleError("It gives no finite score on these features.")
     return scores.where(scores.isfinite(), torch.nan)
 
 
@@ -185,11 +187,12 @@ def _max_logit(_: Reference) -> Scorer:
 def _knn(reference: Reference) -> Scorer:
     from pytorch_ood.detector import KNN
 
-    features = _plain(reference.features)
+    features = _of_finite_norm(_plain(reference.features))
     detector = KNN(None, k=min(KNN_NEIGHBOURS, len(features)))
     detector.fit_features(features, torch.zeros(len(features), dtype=torch.int64))
 
     def scored(queries: Tensor, _: Tensor, own: Tensor) -> Tensor:
+        queries = _of_finite_norm(queries)
         scores: Tensor = detector.predict_features(queries)
         inside = (own >= 0).any(dim=1)
         if inside.any():
@@ -197,6 +200,12 @@ def _knn(reference: Reference) -> Scorer:
         return scores
 
     return scored
+
+
+def _of_finite_norm(features: Tensor) -> Tensor:
+    """Return the features, (Q, D), with those whose norm overflows float32 scaled to length 1."""
+    norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    return torch.where(norms.isfinite(), features, unit_features(features))
 
 
 def _distance_without_own(detector: "KNN", queries: Tensor, own: Tensor) -> Tensor:

@@ -115,17 +115,46 @@ def sample_variance(values: list[float]) -> float:
     return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
-def resampled_id_flagged(
+def variance_of_exponential_scores(auroc: float, id_count: int, ood_count: int) -> float:
+    """Return the variance of AUROC where both sides are exponential, from Hanley and McNeil's Q1 and Q2.
+
+    Both shared terms count as for two sides of the mean size, as Newcombe has it.
+    """
+    first, second = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    others = (id_count + ood_count) / 2 - 1
+    terms = auroc * (1 - auroc) + others * (first - auroc**2) + others * (second - auroc**2)
+    return terms / (id_count * ood_count)
+
+
+def auroc_bounds(estimate: float, variance: float, id_count: int, ood_count: int) -> tuple[float, float]:
+    """Return the lowest and highest of 5,001 true AUROCs that lie at most 1.96 standard errors away."""
+    weight = 1 / (1 + min(id_count, ood_count) * min(estimate, 1 - estimate)) if variance else 1.0
+    usual = variance_of_exponential_scores(estimate, id_count, ood_count)
+    factor = weight + ((1 - weight) * variance / usual if variance else 0.0)
+    held = [
+        true
+        for true in (step / 5_000 for step in range(5_001))
+        if abs(true - estimate)
+        <= 1.959964 * math.sqrt(max(0, factor * variance_of_exponential_scores(true, id_count, ood_count)))
+    ]
+    return min(held, default=estimate), max(held, default=estimate)
+
+
+def drawn_id_flagged(
     id_scores: list[float], ood_scores: list[float], level: float, times: int, seed: int
 ) -> list[float]:
-    """Return the share of ID flagged in so many stratified bootstrap resamples, drawn score by score."""
-    generator = np.random.default_rng(seed)
+    """Return so many true shares of ID flagged as these scores leave possible, score by score."""
+    draw = np.random.default_rng(seed)
     shares = []
     for _ in range(times):
-        inside = generator.choice(id_scores, size=len(id_scores)).tolist()
-        outside = generator.choice(ood_scores, size=len(ood_scores)).tolist()
-        shares.append(id_flagged_at_ood_caught(inside, outside, level))
-    return sorted(shares)
+        # Each OOD score reaches the true threshold with the level's probability; which ones is their order.
+        reaching = sum(float(draw.random()) < level for _ in ood_scores)
+        falling = sorted(ood_scores, reverse=True)
+        least = share_at_least(id_scores, falling[reaching - 1]) if reaching else 0.0
+        most = share_at_least(id_scores, falling[min(reaching, len(falling) - 1)])
+        flagged = len(id_scores) * (least + float(draw.random()) * (most - least))
+        shares.append(float(draw.beta(flagged + 0.5, len(id_scores) - flagged + 0.5)))
+    return shares
 
 
 def over_white(rgba: np.ndarray) -> np.ndarray:

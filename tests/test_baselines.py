@@ -137,6 +137,35 @@ def test_queries_that_are_all_no_numbers_or_none_have_no_finite_scores() -> None
     assert {values.shape for values in none.values()} == {(0,)}
 
 
+def test_which_baselines_there_are_does_not_depend_on_the_queries() -> None:
+    reference, queries = whole_reference(), features(6, seed=1)
+    huge = 1e22 * queries
+    first, missing = baseline_scores(reference, huge, linear()(huge))
+    assert not missing
+    assert list(first) == list(BASELINES)
+    assert first["ViM"].isnan().all()  # the square of its residual is beyond float32
+    then, missing = baseline_scores(reference, queries, linear()(queries))
+    assert not missing
+    assert all(values.isfinite().all() for values in then.values())
+
+
+def test_knn_looks_at_directions_however_long_the_features_are() -> None:
+    reference, queries = whole_reference(), features(6, seed=1)
+    plain, _ = baseline_scores(reference, queries, torch.ones(6, 2), names=["KNN"])
+    huge, _ = baseline_scores(reference, 1e22 * queries, torch.ones(6, 2), names=["KNN"])
+    torch.testing.assert_close(huge["KNN"], plain["KNN"])
+    bank, _ = baseline_scores(Reference(1e22 * reference.features), queries, torch.ones(6, 2), names=["KNN"])
+    torch.testing.assert_close(bank["KNN"], plain["KNN"])
+
+
+def test_what_cannot_be_fitted_to_features_beyond_float32_has_its_reason() -> None:
+    whole = whole_reference()
+    huge = Reference(1e22 * whole.features, whole.labels, None, whole.head_weight, whole.head_bias)
+    scores, missing = baseline_scores(huge, features(3), torch.ones(3, CLASSES))
+    assert set(scores) == {"Energy", "MSP", "MaxLogit", "KNN"}
+    assert set(missing) == {"ViM", "Mahalanobis"}
+
+
 @pytest.mark.parametrize("count", [1, 5, 49])
 def test_knn_of_a_small_bank_takes_its_furthest_image(count: int) -> None:
     z, queries = features(count), features(3, seed=1)

@@ -129,7 +129,7 @@ def metrics_row(detector: str, dataset: str, id_scores: Tensor, ood_scores: Tens
 
 
 def differences(evaluation: Evaluation, k: int = DEFAULT_K) -> list[DifferenceRow]:
-    """Return how much better NNGuide separates than each baseline, by paired DeLong, dataset by dataset."""
+    """Return how much better NNGuide separates than each baseline on the same images, dataset by dataset."""
     return [
         _difference(evaluation, judged, baseline, k)
         for judged in evaluation.ood

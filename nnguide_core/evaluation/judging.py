@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nnguide_core import cautions, metrics
 from nnguide_core.bank import FeatureBank
-from nnguide_core.baselines import BASELINES, Reference, baseline_scores
+from nnguide_core.baselines import BASELINES, KNN_NEIGHBOURS, Reference, baseline_scores
 from nnguide_core.detector import NNGuide
 from nnguide_core.errors import DatasetError, NNGuideWarning, RequiresFittingException
 from nnguide_core.records import Dataset, Features, ImageRef, Role, Run, RunDataset, Threshold
@@ -155,7 +155,7 @@ class Evaluation:
     question: Question
     detector: NNGuide  # fitted
     queries: tuple[Judged, ...]  # ID before OOD
-    without: Mapping[str, str]  # baseline -> why it could not be computed
+    without: Mapping[str, str]  # baseline -> why it could not be fitted
 
     @property
     def bank(self) -> FeatureBank:
@@ -173,6 +173,7 @@ class Evaluation:
         """What to know before a number is believed, in sentences: of the bank, then of each query dataset."""
         counts = self.bank_counts
         said = cautions.of_bank(self.bank) + cautions.of_left_out(counts.left_out, counts.given)
+        said += _of_small_bank(self.bank, self.queries)
         for judged in self.queries:
             found = cautions.of_queries(judged.neighbors, self.bank) + _of_baselines(self.bank, judged)
             said += [f"{judged.dataset.name}: {sentence}" for sentence in found]
@@ -195,7 +196,7 @@ class Evaluation:
 
     @property
     def detectors(self) -> tuple[str, ...]:
-        """NNGuide, then the baselines that could be computed."""
+        """NNGuide, then the baselines that could be fitted; every dataset has a score of each, or NaN."""
         return (NNGUIDE, *(self.queries[0].baselines if self.queries else ()))
 
     def id_scores(self, detector: str, k: int) -> Tensor:
@@ -264,6 +265,7 @@ def evaluate(
     said = cautions.of_left_out(_left_out(question), len(question.bank.features))
     for each in answered.queries:
         said += _of_baselines(answered.bank, each)
+    said += _of_small_bank(answered.bank, answered.queries)
     for sentence in dict.fromkeys(said):
         warnings.warn(sentence, NNGuideWarning, stacklevel=2)
     return answered
@@ -346,8 +348,21 @@ def _left_out(question: Question) -> int:
 
 
 def _of_baselines(bank: FeatureBank, judged: Judged) -> list[str]:
+    own = bank.own_rows(judged.features.ids)
     fitted = [name for name in judged.baselines if BASELINES[name].keeps_own]
-    return cautions.of_baselines(bank.own_rows(judged.features.ids), fitted)
+    said = cautions.of_baselines(own, fitted)
+    for name, scores in judged.baselines.items():
+        unscored = int((judged.neighbors.finite & scores.isnan()).sum())
+        said += cautions.of_unscored(unscored, len(scores), name)
+    if "KNN" in judged.baselines and own.numel() and bank.size >= KNN_NEIGHBOURS:
+        said += cautions.of_knn(KNN_NEIGHBOURS, bank.size - int((own >= 0).sum(dim=1).max()))
+    return said
+
+
+def _of_small_bank(bank: FeatureBank, queries: Sequence[Judged]) -> list[str]:
+    """Return what to say of KNN where the bank is too small for it, once for all query datasets."""
+    compared = any("KNN" in judged.baselines for judged in queries)
+    return cautions.of_knn(KNN_NEIGHBOURS, bank.size) if compared else []
 
 
 def _bank_of(detector: NNGuide) -> FeatureBank:

@@ -86,7 +86,7 @@ def test_one_score_on_a_side_has_an_auroc_and_no_bound():
     assert (row.auroc.low, row.auroc.high) == (0.0, 1.0)
 
 
-def test_both_false_positive_rates_have_their_bootstrap_intervals(answered):
+def test_both_false_positive_rates_have_their_intervals(answered):
     row = metrics_table(answered, k=10, detectors=["Energy"])[0]
     sides = answered.id_scores("Energy", 10), answered.ood[0].scores("Energy", 10)
     for found, metric in (

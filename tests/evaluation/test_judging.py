@@ -9,6 +9,7 @@ from pytorch_ood.detector import NNGuide as PytorchOodNNGuide
 
 from nnguide_core.errors import DatasetError, NNGuideWarning, UndefinedMetricError
 from nnguide_core.evaluation import NNGUIDE, BankCounts, Part, evaluate, rows_with_features
+from nnguide_core.evaluation.comparison import metrics_table
 from nnguide_core.records import Features, Role, Skipped, Threshold
 from nnguide_core.settings import BankSettings
 from tests.synthetic import make_question
@@ -143,6 +144,39 @@ def test_the_threshold_keeps_what_its_rule_says(answered):
     assert kept >= 0.9
     stricter = torch.nextafter(torch.tensor(threshold), torch.tensor(-torch.inf))
     assert (answered.id_scores(NNGUIDE, 10) < stricter).float().mean() < 0.9
+
+
+def test_a_small_bank_is_a_caution_where_knn_is_compared_with():
+    with pytest.warns(NNGuideWarning, match="50th nearest bank image, but there are only 30"):
+        answered = evaluate(make_question(bank=30), baselines=("Energy", "KNN"))
+    assert [each for each in answered.cautions if "KNN" in each] == [
+        "KNN looks for the 50th nearest bank image, but there are only 30: its score is the distance to the "
+        "farthest one."
+    ]
+    assert evaluate(make_question(bank=30), baselines=("Energy",)).cautions == ()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["first", "last"])
+def test_a_set_that_a_baseline_cannot_score_hides_the_baseline_from_no_other(place):
+    question = make_question(id_sizes=(60,), ood_sizes=(40, 20))
+    part = question.parts[2 + place]
+    huge = replace(part.features, features=1e22 * part.features.features)
+    parts = [Part(each.dataset, huge) if each is part else each for each in question.parts]
+    with pytest.warns(NNGuideWarning, match="ViM gives no finite score"):
+        answered = evaluate(replace(question, parts=tuple(parts)))
+    assert {"ViM", "Mahalanobis", "KNN"} <= set(answered.detectors)
+    assert answered.without == {}
+    unscored, other = answered.ood[place], answered.ood[1 - place]
+    assert unscored.scores("ViM", 10).isnan().all()
+    assert other.scores("ViM", 10).isfinite().all()
+    size = len(part.features)
+    sentence = f"{part.dataset.name}: ViM gives no finite score for {size} of {size} queries that NNGuide has"
+    assert [each for each in answered.cautions if each.startswith(sentence)]
+    rows = {(row.dataset, row.detector): row for row in metrics_table(answered)}
+    assert len(rows) == 2 * len(answered.detectors)
+    of_vim = rows[part.dataset.name, "ViM"]
+    assert (of_vim.auroc, of_vim.ood_count, of_vim.left_out) == (None, 0, size)
+    assert rows[other.dataset.name, "ViM"].auroc is not None
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
