@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import streamlit as st
@@ -65,6 +66,7 @@ __all__ = [
 THUMBNAIL_SIDE = 96  # pixels
 LARGE_SIDE = 384
 _HANDOVER = Handover()
+_HELD: WeakValueDictionary[str, Evaluation] = WeakValueDictionary()  # by question, while a session shows them
 _OPENING = threading.Lock()  # held while the workspace is opened for the first time
 
 
@@ -108,20 +110,16 @@ def find_question(name: str) -> Run | None:
     return next((run for run in workspace().runs() if run.question.startswith(name)), None)
 
 
-@st.cache_resource(show_spinner="Opening the run", max_entries=4)
 def evaluation(question: str) -> Evaluation:
-    """Return the answer to a question that the workspace knows.
+    """Return the answer to a question that the workspace knows: the same one to all who hold on to it.
 
     Raises:
         StoreError: there is no such question, or some of it is gone.
     """
-    handed = _HANDOVER.take(question)
-    if handed is not None:
-        return handed
-    run = find_question(question)
-    if run is None:
-        raise StoreError("This workspace does not know the run that the address names: open another one.")
-    return evaluate(open_question(workspace(), run), k=1)
+    found = _HELD.get(question)
+    if found is None:
+        found = _HELD[question] = _evaluation(question)
+    return found
 
 
 def hand_over(answered: Evaluation) -> None:
@@ -216,6 +214,17 @@ def large_picture(dataset: Dataset, image: ImageRef) -> bytes | None:
 def thumbnails(images: Iterable[tuple[Dataset, ImageRef]]) -> dict[str, bytes]:
     """Return small pictures by image id; what cannot be read is left out."""
     return _thumbnail_maker().make(images)
+
+
+@st.cache_resource(show_spinner="Opening the run", max_entries=4)
+def _evaluation(question: str) -> Evaluation:
+    handed = _HANDOVER.take(question)
+    if handed is not None:
+        return handed
+    run = find_question(question)
+    if run is None:
+        raise StoreError("This workspace does not know the run that the address names: open another one.")
+    return evaluate(open_question(workspace(), run), k=1)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
