@@ -8,7 +8,7 @@ from PIL import Image
 
 from nnguide_core.records import Threshold
 from views.components.gallery import Tile, gallery
-from views.components.map import MapPoints, MapReply, image_map, points_inside
+from views.components.map import MapPoints, MapReply, image_map
 from views.components.scores import BinnedScores, Choice, Reply, scores
 from views.theme import GROUPS
 
@@ -57,7 +57,7 @@ def map_and_gallery(count):
 
     def reply(event):
         if event.polygon is not None:
-            kept["selected"] = points_inside(event.polygon, shown.positions)
+            kept["selected"] = event.selected(shown)
             kept["selections"] = kept.get("selections", 0) + 1
         return MapReply(kept.get("selected"))
 

@@ -58,6 +58,7 @@ def current(*, compared: bool = False) -> View:
     run = resources.find_question(name) if name else None
     question = run.question if run else name or resources.demo_question()
     evaluation = resources.compared(question) if compared else resources.evaluation(question)
+    state.keep("evaluation", evaluation)  # else the runs of other sessions would push it out of the cache
     state.open_question(question)
     verdicts = {
         image: verdict

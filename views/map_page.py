@@ -13,7 +13,7 @@ from nnguide_core.projection.reading import WITHIN
 from nnguide_core.records import JobState
 from views import resources, state
 from views.bank_card import served_by
-from views.components.map import ByClass, ByValue, Card, Links, MapEvent, MapReply, image_map, points_inside
+from views.components.map import ByClass, ByValue, Card, Links, MapEvent, MapReply, image_map
 from views.current import View
 from views.frame import cautions, no_threshold, number, run_strip
 from views.map_table import MapTable
@@ -200,7 +200,7 @@ def _take(table: MapTable, event: MapEvent) -> None:
         state.open_image(None)
         state.forget(_BANK_IMAGE)
     if event.polygon is not None:
-        state.select(table.selection(points_inside(event.polygon, table.points.positions)))
+        state.select(table.selection(event.selected(table.points)))
     if event.clicked is not None:
         part, at = table.at(event.clicked)
         image = part.images[at].id

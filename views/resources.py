@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import streamlit as st
@@ -68,6 +69,7 @@ __all__ = [
 THUMBNAIL_SIDE = 96  # pixels
 LARGE_SIDE = 384
 _HANDOVER = Handover()
+_HELD: WeakValueDictionary[str, Evaluation] = WeakValueDictionary()  # by question, while a session shows them
 _OPENING = threading.Lock()  # held while the workspace is opened for the first time
 
 
@@ -118,28 +120,24 @@ def find_question(name: str) -> Run | None:
     return next((run for run in workspace().runs() if run.question.startswith(name)), None)
 
 
-@st.cache_resource(show_spinner="Opening the run", max_entries=4)
 def evaluation(question: str) -> Evaluation:
-    """Return NNGuide's answer to a question that the workspace knows, with or without the baselines.
+    """Return NNGuide's answer to a question that the workspace knows, the same to all who hold on to it.
 
     Raises:
         StoreError: there is no such question, or some of it is gone.
     """
-    handed = _HANDOVER.take(question)
-    if handed is not None:
-        return handed
-    run = find_question(question)
-    if run is None:
-        raise StoreError("This workspace does not know the run that the address names: open another one.")
-    return evaluate(open_question(workspace(), run), k=1, baselines=())
+    found = _HELD.get(question)
+    if found is None:
+        found = _HELD[question] = _evaluation(question)
+    return found
 
 
-@st.cache_resource(show_spinner="Scoring with the baselines", max_entries=4)
 def compared(question: str) -> Evaluation:
     """Return the same with the baselines, whose packages take seconds to import."""
     answered = evaluation(question)
-    has_them = len(answered.detectors) > 1 or bool(answered.without)
-    return answered if has_them else with_baselines(answered)
+    if len(answered.detectors) == 1 and not answered.without:
+        answered = _HELD[question] = _compared(question)
+    return answered
 
 
 def hand_over(answered: Evaluation) -> None:
@@ -240,6 +238,22 @@ def large_picture(dataset: Dataset, image: ImageRef) -> bytes | None:
 def thumbnails(images: Iterable[tuple[Dataset, ImageRef]]) -> dict[str, bytes]:
     """Return small pictures by image id; what cannot be read is left out."""
     return _thumbnail_maker().make(images)
+
+
+@st.cache_resource(show_spinner="Opening the run", max_entries=4)
+def _evaluation(question: str) -> Evaluation:
+    handed = _HANDOVER.take(question)
+    if handed is not None:
+        return handed
+    run = find_question(question)
+    if run is None:
+        raise StoreError("This workspace does not know the run that the address names: open another one.")
+    return evaluate(open_question(workspace(), run), k=1, baselines=())
+
+
+@st.cache_resource(show_spinner="Scoring with the baselines", max_entries=4)
+def _compared(question: str) -> Evaluation:
+    return with_baselines(evaluation(question))
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)

@@ -12,6 +12,7 @@ from nnguide_core.evaluation import DEFAULT_THRESHOLD
 from nnguide_core.evaluation.own_features import OwnFile, own_question
 from nnguide_core.evaluation.plans import answer
 from nnguide_core.evaluation.questions import keep
+from nnguide_core.evaluation.tables import image_table
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.records import Role, Verdict
 from nnguide_core.settings import BankSettings
@@ -144,8 +145,8 @@ def test_one_side_is_enough_for_a_board_with_every_k_and_what_it_flags(runs, kin
 @pytest.mark.parametrize("kind", ONE_SIDED)
 def test_one_side_is_enough_for_a_histogram_in_the_report_and_for_every_table(runs, kind):
     app = shown("export", runs[kind])
-    for what in ("the figures", "the report", "the detector file", "the tables", "the bank's tables"):
-        press(app, f"Prepare {what}")
+    next(each for each in app.toggle if each.label == "Show the figures").set_value(True).run()
+    assert not app.exception
     assert not app.error
     offered = [each.label for each in app.get("download_button")]
     assert {"scores, HTML", "Download report.html", "Download detector.nnguide"} <= set(offered)
@@ -317,14 +318,28 @@ def test_bank_images_to_leave_out_are_known_to_every_session(runs):
     assert "(0 now)" in said(shown("export", runs["whole"]), "text")
 
 
-def test_what_was_prepared_for_download_stays_when_more_is(runs):
+def test_files_are_offered_at_once_and_made_when_they_are_asked_for(runs, monkeypatch):
+    from views import export_page
+
+    made = []
+    for name in ("image_table", "bank_table", "save_detector"):
+        monkeypatch.setattr(export_page, name, lambda *_, name=name: made.append(name))
+    monkeypatch.setattr(export_page.one_file, "html_report", lambda *_: made.append("report"))
     app = shown("export", runs["whole"])
-    for what in ("the report", "the detector file", "the bank's tables", "the tables"):
-        press(app, f"Prepare {what}")
     offered = [each.label for each in app.get("download_button")]
     assert {"Download report.html", "Download detector.nnguide"} <= set(offered)
-    assert {"All 40 bank images, CSV", "All 80 images, CSV"} <= set(offered)
-    assert not [each.label for each in app.button if each.label == "Prepare the report"]
+    assert {"All 40 bank images, CSV", "All 80 test images, CSV"} <= set(offered)
+    assert made == []
+
+
+def test_as_many_images_are_misflagged_as_the_table_holds(runs):
+    from views import export_page, resources
+
+    for kind in ("whole", *ONE_SIDED):
+        answered = resources.evaluation(runs[kind])
+        view = View(answered, 5, answered.default_rule, {})
+        wrong = export_page._wrong(image_table(answered, 5, view.threshold))
+        assert export_page._misflagged(view, view.threshold) == wrong.num_rows > 0
 
 
 def test_what_was_set_aside_is_listed_on_the_data_page(runs):
