@@ -7,10 +7,11 @@ from views.features_form import own_features
 from views.frame import cautions
 from views.job_panel import job_panel
 
+new_run.take_results()
 st.title("Is this image from what the classifier was trained on?")
 view = new_run.open_run()
 way = new_run.choose_way()
-new_run.take_results(way)
+new_run.jobs(way)
 if way == "Own images":
     new_run.own_images()
 elif way == "Own features":

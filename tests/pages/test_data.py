@@ -173,6 +173,18 @@ def test_a_computed_run_is_opened_without_computing_it_again(app, data, monkeypa
     assert any("queries test ID" in each.value for each in app.text)
 
 
+def test_of_two_jobs_that_finish_together_neither_result_is_lost(app, data):
+    go(app, "Own images")
+    add_path(app, data / "test")
+    next(each for each in app.button if each.label == "Compute").click().run()
+    type_path(app, data / "noise.zip")
+    settle(app)
+    assert app.segmented_control[0].value == "Open run"
+    assert any("queries test ID" in each.value for each in app.text)
+    go(app, "Own images")
+    assert names(app) == ["test", "noise"]
+
+
 def test_a_finished_run_is_offered_where_the_form_has_changed_since(app, data):
     go(app, "Own images")
     add_path(app, data / "test")
