@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from views import new_run, overview, workspace_notes
+from views import new_run, overview, saved_draft, workspace_notes
 from views.features_form import own_features
 from views.frame import cautions
 from views.job_panel import job_panel
 
+saved_draft.restore()
 new_run.take_results()
 st.title("Is this image from what the classifier was trained on?")
 view = new_run.open_run()
@@ -25,3 +26,4 @@ elif view is not None:
     view = overview.result(view)
     overview.examples(view)
 workspace_notes.set_aside()
+saved_draft.save()

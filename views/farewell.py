@@ -25,7 +25,7 @@ Goodbye = Callable[[], bool]
 class _Guest:
     """A session that is being watched."""
 
-    tab: str
+    tabs: set[str]  # more than one where its page was loaded anew
     goodbye: Goodbye
     seen: float  # when it was last connected, by the monotonic clock
 
@@ -53,11 +53,12 @@ class Farewells:
         self._thread: threading.Thread | None = None
 
     def expect(self, name: str, tab: str, goodbye: Goodbye) -> None:
-        """Call goodbye, once for each name, when its tab is gone; and again later while it returns False."""
+        """Call goodbye, once for each name, when its tabs are gone; again later while it returns False."""
         with self._guard:
             if name in self._guests:
+                self._guests[name].tabs.add(tab)
                 return
-            self._guests[name] = _Guest(tab, goodbye, time.monotonic())
+            self._guests[name] = _Guest({tab}, goodbye, time.monotonic())
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="farewells", daemon=True)
                 self._thread.start()
@@ -77,7 +78,7 @@ class Farewells:
                 _LOG.error("a session that is over could not be tidied up", exc_info=looking.error)
 
     def _look_after(self, name: str, guest: _Guest, now: float) -> None:
-        if self._is_here(guest.tab):
+        if any(self._is_here(tab) for tab in tuple(guest.tabs)):
             guest.seen = now
         elif now - guest.seen > self._patience and guest.goodbye():
             with self._guard:

@@ -62,7 +62,7 @@ def choose_queue(view: View) -> Found:
         list(queues),
         format_func=lambda each: f"{each} ({counts[each]:,})",
         required=True,
-        key=state.field("queue", first),
+        key=state.field("queue", first, list(queues)),
     )
     name = chosen or first
     st.caption(_definition(name))
@@ -175,7 +175,7 @@ def _filtered(view: View, situation: Situation, places: Places) -> list[tuple[Ju
         predicted=None if predicted is None else names.index(predicted),
     )
     order = filters.selectbox(
-        "order", list(ORDERS), key=state.field("order", next(iter(ORDERS))), width=_ORDER
+        "order", list(ORDERS), key=state.field("order", next(iter(ORDERS)), list(ORDERS)), width=_ORDER
     )
     return ordered(situation, kept, order)
 

@@ -15,7 +15,12 @@ __all__ = ["clean_up", "knows_all", "usage"]
 
 _DAY = 24 * 3600.0
 _ASIDE_SECONDS = 30 * _DAY  # how long a file that was set aside is kept
+_DRAFT_SECONDS = 7 * _DAY  # how long what a form held is kept
 _UPLOAD_SECONDS = 2 * _DAY  # how long a session that never said goodbye is counted
+_DELETE_DRAFTS = (
+    "DELETE FROM settings WHERE name GLOB 'draft.*'"
+    " AND CASE WHEN json_valid(json) THEN json_extract(json, '$.saved') ELSE 0 END < ?"
+)
 
 
 def usage(root: Path) -> dict[str, int]:
@@ -50,6 +55,7 @@ def clean_up(root: Path, database: Database, tensors: TensorFiles, min_age: floa
     aside = (path for path in (root / "set-aside").iterdir() if _changed(path) < time.time() - _ASIDE_SECONDS)
     with database.write() as connection:
         connection.execute("DELETE FROM uploads WHERE latest < ?", (time.time() - _UPLOAD_SECONDS,))
+        connection.execute(_DELETE_DRAFTS, (time.time() - _DRAFT_SECONDS,))
     return freed + sum(_delete(path) for path in aside)
 
 

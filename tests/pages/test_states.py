@@ -273,6 +273,25 @@ def test_a_workspace_that_cannot_be_written_is_a_sentence_on_the_page(runs, monk
     assert "model own features" in said(app, "text")
 
 
+def test_a_reload_finds_the_queue_with_its_order_and_filters(runs):
+    app = shown("triage", runs["whole"])
+    assert "queue" not in app.query_params
+    app.get("button_group")[0].set_value("near the threshold").run()
+    app.selectbox(key="field.order").set_value("lowest score").run()
+    app.selectbox(key="field.filter.dataset").set_value("street").run()
+    app.switch_page(
+        "app.py"
+    ).run()  # which writes the address: the driver runs a page that was switched to alone
+    address = {name: app.query_params[name] for name in ("queue", "order", "dataset")}
+    again = shown("triage", runs["whole"], **address)
+    assert again.get("button_group")[0].value == "near the threshold"
+    assert again.selectbox(key="field.order").value == "lowest score"
+    assert again.selectbox(key="field.filter.dataset").value == "street"
+    nonsense = shown("triage", runs["whole"], queue="<b>", order="1", dataset="none such")
+    assert nonsense.get("button_group")[0].value == "misses"
+    assert nonsense.selectbox(key="field.filter.dataset").value == ""
+
+
 def test_an_open_image_that_the_queue_does_not_hold_is_named(runs):
     from views import resources
 

@@ -1,4 +1,4 @@
-"""The choice of a checkpoint: of a typed path and an upload the one given last counts, and the page says so."""
+"""The choice of a checkpoint: of a typed path and an upload the last one counts, and the page says so."""
 
 import pytest
 import streamlit as st
