@@ -19,7 +19,7 @@ _DRAFT_SECONDS = 7 * _DAY  # how long what a form held is kept
 _UPLOAD_SECONDS = 2 * _DAY  # how long a session that never said goodbye is counted
 _DELETE_DRAFTS = (
     "DELETE FROM settings WHERE name GLOB 'draft.*'"
-    " AND CASE WHEN json_valid(json) THEN json_extract(json, '$.saved') ELSE 0 END < ?"
+    " AND coalesce(CASE WHEN json_valid(json) THEN json_extract(json, '$.saved') END, 0) < ?"
 )
 
 
