@@ -122,8 +122,8 @@ def effect(view: View) -> None:
     """Show the metrics before and after the verdicts, side by side."""
     if not view.verdicts:
         return
-    title = f"What the verdicts change ({len(view.verdicts):,})"
-    with st.expander(title, key="effect", on_change="rerun") as shown:
+    # Without a count: another label would be another expander, and closed.
+    with st.expander("What the verdicts change", key="effect", on_change="rerun") as shown:
         if shown.open:
             show_before_and_after(view)
 
