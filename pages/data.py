@@ -2,15 +2,17 @@
 
 import streamlit as st
 
-from views import new_run, overview, workspace_notes
+from views import new_run, overview, saved_draft, workspace_notes
 from views.features_form import own_features
 from views.frame import cautions
 from views.job_panel import job_panel
 
+saved_draft.restore()
+new_run.take_results()
 st.title("Is this image from what the classifier was trained on?")
 view = new_run.open_run()
 way = new_run.choose_way()
-new_run.take_results(way)
+new_run.jobs(way)
 if way == "Own images":
     new_run.own_images()
 elif way == "Own features":
@@ -24,3 +26,4 @@ elif view is not None:
     view = overview.result(view)
     overview.examples(view)
 workspace_notes.set_aside()
+saved_draft.save()

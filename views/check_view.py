@@ -1,10 +1,13 @@
 """What is known before computing: counts, skipped files, copies, leaks, shared names, the model, the time."""
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 import streamlit as st
 
 from nnguide_core.datasets.report import Copies, DatasetReport
 from nnguide_core.evaluation.checks import NO_IMAGE, Check, ModelCard
+from nnguide_core.records import Role
 from views.draft import ROLES
 from views.job_panel import duration
 from views.tables import show_table
@@ -42,9 +45,20 @@ def _warnings(found: Check) -> None:
         (_error if caution.none_known else _warning)(caution.text)
     if report.conflicts:
         _warning(f"{counted(len(report.conflicts), 'ID image')} with copies under another class name.")
+    if on_both_sides := _on_both_sides(report):
+        _warning(
+            f"{counted(on_both_sides, 'image')} both in an ID and in an OOD dataset: one of them is wrong."
+        )
     if report.resemblances:
         alike = counted(len(report.resemblances), "query", "queries")
         _warning(f"Alike to a bank image without being a copy of one: {alike}.")
+
+
+def _on_both_sides(report: DatasetReport) -> int:
+    """Return how many query images are in an ID and in an OOD dataset."""
+    roles = {each.name: each.role for each in report.datasets}
+    found = ({roles.get(image.dataset) for image in each.images} for each in report.copies_of_queries)
+    return sum({Role.ID, Role.OOD} <= each for each in found)
 
 
 def time_in_words(found: Check) -> str:
@@ -102,12 +116,12 @@ def _lists(found: Check) -> None:
         }
         for each in report.resemblances[:_MOST]
     ]
-    _table("Images per class", classes)
-    _table("Skipped files and why", skipped)
-    _table("Leaks: in the bank and among the queries", _copies(report.leaks))
-    _table("Copies between query datasets", _copies(_not_leaks(report)))
-    _table("Copies inside a dataset", _copies(report.copies_within))
-    _table("Near-duplicates of bank images", alike)
+    _table("Images per class", classes, len(classes))
+    _table("Skipped files and why", skipped, sum(each.found - each.read for each in report.datasets))
+    _copies("Leaks: in the bank and among the queries", report.leaks)
+    _copies("Copies between query datasets", report.copies_of_queries)
+    _copies("Copies inside a dataset", report.copies_within)
+    _table("Near-duplicates of bank images", alike, len(report.resemblances))
 
 
 def _model(card: ModelCard) -> None:
@@ -129,22 +143,19 @@ def _model(card: ModelCard) -> None:
         st.dataframe(pd.DataFrame({"class": names}), width="stretch")
 
 
-def _not_leaks(report: DatasetReport) -> tuple[Copies, ...]:
-    """Return the copies between datasets that are not shown as leaks already."""
-    leaks = {each.id for each in report.leaks}
-    return tuple(each for each in report.copies_between if each.id not in leaks)
-
-
-def _copies(found: tuple[Copies, ...]) -> list[dict[str, str]]:
-    return [
+def _copies(title: str, found: tuple[Copies, ...]) -> None:
+    rows = [
         {"copies": "  =  ".join(cell(f"{image.dataset}/{image.path}") for image in each.images)}
         for each in found[:_MOST]
     ]
+    _table(title, rows, len(found))
 
 
-def _table(title: str, rows: list[dict[str, object]] | list[dict[str, str]]) -> None:
+def _table(title: str, rows: Sequence[Mapping[str, object]], count: int) -> None:
+    """Show rows, which may be the first of more, under a title that says so."""
     if rows:
-        with st.expander(f"{title} ({len(rows):,})"):
+        shown = f"{count:,}" if len(rows) == count else f"{len(rows):,} of {count:,}"
+        with st.expander(f"{title} ({shown})"):
             show_table(pd.DataFrame(rows))
 
 

@@ -15,7 +15,7 @@ from nnguide_core.records import Run, Verdict
 from views import report as one_file
 from views import state
 from views.current import View
-from views.exclusions import empty_list, left_out
+from views.exclusions import left_out, put_back
 from views.figure_parts import signed_figure
 from views.frame import current_theme, missing_side, no_threshold, run_in_a_line
 from views.text import counted
@@ -87,9 +87,8 @@ def bank(view: View) -> None:
         "images that have the same bytes as a query, and those put on the list beside a misflagged image "
         f"({len(chosen):,} now)."
     )
-    if chosen and st.button("Empty the list"):
-        empty_list(view)
-        st.rerun()
+    if chosen:
+        st.button("Empty the list", on_click=put_back, args=(view, chosen))  # what is shown of it
     table = partial(bank_table, view.evaluation, view.k, chosen, view.run)
     images = view.evaluation.bank.size
     columns = st.columns(4)

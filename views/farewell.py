@@ -25,7 +25,7 @@ Goodbye = Callable[[], bool]
 class _Guest:
     """A session that is being watched."""
 
-    tab: str
+    tabs: set[str]  # more than one where its page was loaded anew
     goodbye: Goodbye
     seen: float  # when it was last connected, by the monotonic clock
 
@@ -53,18 +53,19 @@ class Farewells:
         self._thread: threading.Thread | None = None
 
     def expect(self, name: str, tab: str, welcome: Callable[[], Goodbye]) -> None:
-        """Call welcome once for each name, and the goodbye that it returns when the name's tab is gone.
+        """Call welcome once for each name, and the goodbye that it returns when the name's tabs are gone.
 
         A goodbye that returns False is called again later.
         """
         with self._guard:
             if name in self._guests:
+                self._guests[name].tabs.add(tab)
                 return
             if self._thread is None:
                 thread = threading.Thread(target=self._watch, name="farewells", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._guests[name] = _Guest(tab, welcome(), time.monotonic())
+            self._guests[name] = _Guest({tab}, welcome(), time.monotonic())
 
     def look(self, now: float) -> None:
         """See who is here, and say goodbye to those who have been gone for too long.
@@ -81,7 +82,7 @@ class Farewells:
                 _LOG.error("a session that is over could not be tidied up", exc_info=looking.error)
 
     def _look_after(self, name: str, guest: _Guest, now: float) -> None:
-        if self._is_here(guest.tab):
+        if any(self._is_here(tab) for tab in tuple(guest.tabs)):
             guest.seen = now
         elif now - guest.seen > self._patience and guest.goodbye():
             with self._guard:

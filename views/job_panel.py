@@ -16,6 +16,7 @@ from nnguide_core.paths.allowed import still_allowed
 from nnguide_core.progress import Progress
 from nnguide_core.records import JobRecord, JobState, Role, fingerprint
 from views import resources, state
+from views.frame import errors_as_sentences
 from views.login import is_ours, owner
 from views.text import literal, markdown_text
 
@@ -27,6 +28,7 @@ __all__ = [
     "compute_key",
     "duration",
     "job_panel",
+    "offers",
     "say",
     "start_check",
     "start_compute",
@@ -41,7 +43,7 @@ KINDS = (*ADDING, *COMPUTING, "features", "map")
 _SECONDS = 0.5  # between two looks at the running jobs
 _WATCHED = "watched_jobs"  # keys of the jobs that this session started
 _SEEN = "seen_jobs"  # of others that ran while it looked: another session's, or its own before a refresh
-
+_OFFERED = "job_offers"  # of those whose result waits for a button
 _SAID = "said_of_jobs"
 
 OnDone = Callable[[Job[Any]], None]
@@ -106,21 +108,30 @@ def say(kind: str, text: str, *, is_error: bool = False) -> None:
 def take_finished(on_done: Mapping[str, OnDone], is_offered: Callable[[Job[Any]], bool]) -> None:
     """Hand the results that this session waits for to on_done, by the kind of job; say what failed.
 
-    Those of other sessions' jobs, and those for which is_offered holds, are only offered.
+    Those of other sessions' jobs, and those for which is_offered holds, are only offered; see offers.
     """
     for job in _over(_WATCHED):
-        if job.state is JobState.DONE and job.about["kind"] in on_done and is_offered(job):
-            state.keep("job_offers", (*state.kept("job_offers", ()), job.key))
-        elif job.state is JobState.DONE and job.about["kind"] in on_done:
-            on_done[job.about["kind"]](job)
+        if job.state is JobState.DONE and job.about["kind"] in on_done:
+            (_offer if is_offered(job) else on_done[job.about["kind"]])(job)
         elif job.state is JobState.FAILED:
             say(job.about["kind"], job.error, is_error=True)
         elif job.state is JobState.CANCELLED:
             say(job.about["kind"], f"{job.title}: stopped. What was finished is kept for the next time.")
     for job in _over(_SEEN):
         if job.state is JobState.DONE and job.about["kind"] in on_done:
-            state.keep("job_offers", (*state.kept("job_offers", ()), job.key))
-    _offer(on_done)
+            _offer(job)
+
+
+def offers(on_done: Mapping[str, OnDone]) -> None:
+    """Offer the results that are not taken over by themselves."""
+    for key in state.kept(_OFFERED, ()):
+        job = resources.jobs().get(key)
+        with st.container(border=True, horizontal=True, vertical_alignment="center"):
+            st.text(literal(f"{job.title}: finished." if job else "Finished some time ago."))
+            if job is not None:
+                take = on_done[job.about["kind"]]
+                st.button("Use the result", key=f"use.{key}", type="primary", on_click=_use, args=(job, take))
+            st.button("Dismiss", key=f"dismiss.{key}", on_click=_drop_offer, args=(key,))
 
 
 def job_panel(kinds: Collection[str]) -> None:
@@ -149,10 +160,11 @@ def _message(place: int, said: _Said) -> None:
             st.error(markdown_text(said.text), icon=":material/error:")
         else:
             st.info(markdown_text(said.text))
-        if st.button("Dismiss", key=f"dismiss.said.{place}"):
-            every = state.kept(_SAID)
-            state.keep(_SAID, (*every[:place], *every[place + 1 :]))
-            st.rerun()
+        st.button("Dismiss", key=f"dismiss.said.{place}", on_click=_dismiss, args=(said,))
+
+
+def _dismiss(said: _Said) -> None:
+    state.keep(_SAID, tuple(each for each in state.kept(_SAID, ()) if each != said))
 
 
 def _over(name: str) -> list[Job[Any]]:
@@ -164,18 +176,18 @@ def _over(name: str) -> list[Job[Any]]:
     return [job for job in over.values() if job is not None]
 
 
-def _offer(on_done: Mapping[str, OnDone]) -> None:
-    """Offer the results that are not taken over by themselves."""
-    for key in state.kept("job_offers", ()):
-        job = resources.jobs().get(key)
-        with st.container(border=True, horizontal=True, vertical_alignment="center"):
-            st.text(literal(f"{job.title}: finished." if job else "Finished some time ago."))
-            taken = job is not None and st.button("Use the result", key=f"use.{key}", type="primary")
-            if taken or st.button("Dismiss", key=f"dismiss.{key}"):
-                state.keep("job_offers", tuple(each for each in state.kept("job_offers", ()) if each != key))
-                if job is not None and taken:
-                    on_done[job.about["kind"]](job)
-                st.rerun()
+def _offer(job: Job[Any]) -> None:
+    state.keep(_OFFERED, (*state.kept(_OFFERED, ()), job.key))
+
+
+@errors_as_sentences()
+def _use(job: Job[Any], take: OnDone) -> None:
+    _drop_offer(job.key)
+    take(job)
+
+
+def _drop_offer(key: str) -> None:
+    state.keep(_OFFERED, tuple(each for each in state.kept(_OFFERED, ()) if each != key))
 
 
 def _running(keys: tuple[str, ...]) -> None:
@@ -194,9 +206,7 @@ def _show(job: Job[Any]) -> None:
         share = done.done / done.total if done is not None and done.total else 0.0
         st.progress(min(1.0, share), text=markdown_text(f"{job.title}: {_in_words(job, done)}"))
         label = "Stopping" if job.is_cancelling else "Cancel"
-        if st.button(label, key=f"cancel.{job.key}", disabled=job.is_cancelling):
-            job.cancel()
-            st.rerun(scope="fragment")
+        st.button(label, key=f"cancel.{job.key}", disabled=job.is_cancelling, on_click=job.cancel)
     if job.key not in (*state.kept(_WATCHED, ()), *state.kept(_SEEN, ())):
         state.keep(_SEEN, (*state.kept(_SEEN, ()), job.key))
 
@@ -241,14 +251,16 @@ def _interrupted(record: JobRecord) -> None:
         return
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         st.text(literal(f"{record.title}: interrupted when the program ended. Finished batches are kept."))
-        if st.button("Go on", key=f"again.{record.key}", type="primary"):
-            _again(record)
-            st.rerun()
-        if st.button("Drop", key=f"drop.{record.key}"):
-            resources.jobs().forget(record.key)
-            st.rerun()
+        st.button("Go on", key=f"again.{record.key}", type="primary", on_click=_again, args=(record,))
+        st.button("Drop", key=f"drop.{record.key}", on_click=_forget, args=(record.key,))
 
 
+@errors_as_sentences()
+def _forget(key: str) -> None:
+    resources.jobs().forget(key)
+
+
+@errors_as_sentences()
 def _again(record: JobRecord) -> None:
     if record.about["kind"] == "compute":
         start_compute(Plan.from_json(record.about["plan"]))

@@ -1,6 +1,7 @@
 """Which network: where it comes from, its weights, classes and feature layer; and how the bank is drawn."""
 
 import importlib.util
+from pathlib import Path
 
 import streamlit as st
 
@@ -11,11 +12,14 @@ from nnguide_core.paths.allowed import allowed_path
 from nnguide_core.settings import REACT_PERCENTILE, BankSettings
 from views import resources, state
 from views.text import literal
+from views.upload_memory import free
 
 __all__ = ["bank_options", "choose_model", "class_names"]
 
 _DEMO, _TORCHVISION, _TIMM, _OWN = "demo classifier", "torchvision", "timm", "own checkpoint"
 _RANDOM = "random weights"
+_PATH = "checkpoint.path"  # field of the typed path
+_HELD, _LAST, _TAKEN = "checkpoint", "checkpoint_last", "checkpoints_taken"
 _PRECISIONS: dict[Precision, str] = {
     "float32": "float32 (exact)",
     "auto": "automatic (bfloat16 where it is fast and safe)",
@@ -135,12 +139,7 @@ def _timm() -> ModelSpec | None:
 
 
 def _own() -> ModelSpec | None:
-    left, right = st.columns(2)
-    typed = left.text_input(
-        "path of the checkpoint (safetensors, or weights saved by torch.save)",
-        key=state.field("checkpoint.path", ""),
-    )
-    given = right.file_uploader("or upload it", key="checkpoint.upload")
+    path = _checkpoint()
     left, right = st.columns(2)
     architecture = left.text_input(
         "architecture (a torchvision or timm name)", key=state.field("checkpoint.architecture", "resnet50")
@@ -152,19 +151,7 @@ def _own() -> ModelSpec | None:
         key=state.field("checkpoint.count", 0),
     )
     names_given, layer, precision, size = _details(with_size=True, without_names="to number them")
-    if given is not None:
-        held = state.kept("checkpoint", ("", None))
-        if held[0] != given.file_id:
-            resources.uploads(state.session_id()).claim([given.size])
-            kept = resources.uploads(state.session_id()).add_file(given.getvalue(), given.name)
-            state.keep("checkpoint", (given.file_id, kept))
-        path = state.kept("checkpoint")[1]
-    elif typed.strip():
-        path = allowed_path(typed)
-    elif held := state.kept("checkpoint"):
-        path = held[1]
-        st.text(literal(f"{path.name}, uploaded before, is used until there is a path or another upload."))
-    else:
+    if path is None:
         return None
     if not architecture.strip():
         raise ModelError("The checkpoint's architecture has no name: give torchvision's or timm's.")
@@ -178,6 +165,32 @@ def _own() -> ModelSpec | None:
         image_size=size,
         precision=precision,
     )
+
+
+def _checkpoint() -> Path | None:
+    """Return the checkpoint that was typed or uploaded last, and say which one that is; None for none."""
+    left, right = st.columns(2)
+    label = "path of the checkpoint (safetensors, or weights saved by torch.save)"
+    typed = left.text_input(label, key=state.field(_PATH, ""), on_change=state.keep, args=(_LAST, "typed"))
+    taken = state.kept(_TAKEN, 0)  # a new key empties the widget
+    given = right.file_uploader("or upload it", key=f"checkpoint.upload.{taken}")
+    if given is not None:
+        uploads = resources.uploads(state.session_id())
+        uploads.claim([given.size])
+        state.keep(_HELD, uploads.add_file(given.getvalue(), given.name))
+        state.keep(_LAST, "uploaded")
+        state.keep(_TAKEN, taken + 1)
+        free([given])
+        st.rerun()
+    held: Path | None = state.kept(_HELD)
+    path = typed.strip()
+    if held is not None and (not path or state.kept(_LAST) == "uploaded"):
+        other = f", not {path}: change the path to use that" if path else ""
+        st.text(literal(f"The uploaded {held.name} is used{other}."))
+        return held
+    if held is not None:
+        st.text(literal(f"{path} is used, not the uploaded {held.name}: empty the path to use that."))
+    return allowed_path(path) if path else None
 
 
 def _details(

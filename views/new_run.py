@@ -1,7 +1,7 @@
 """The data page's ways to another run: own images, own features, earlier runs, the demo."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 import streamlit as st
 
@@ -13,12 +13,14 @@ from nnguide_core.records import JobState, Run
 from views import draft, job_panel, resources, state
 from views.check_view import show_check
 from views.current import View, current
+from views.frame import errors_as_sentences
 from views.model_choice import bank_options, choose_model
 from views.text import literal, markdown_text
 
-__all__ = ["WAYS", "choose_way", "earlier_runs", "open_run", "own_images", "take_results"]
+__all__ = ["WAYS", "choose_way", "earlier_runs", "jobs", "open_run", "own_images", "take_results"]
 
 Part = TypeVar("Part")
+Look = Literal["primary", "secondary"]  # of a button
 
 WAYS = ("Open run", "Own images", "Own features", "Earlier runs")
 _BELOW = {  # kinds of jobs that are shown where they were started
@@ -26,7 +28,6 @@ _BELOW = {  # kinds of jobs that are shown where they were started
     "Own features": ("features",),
 }
 _OPENING = ("compute", "features")  # kinds of jobs whose result is a run
-_DONE = {"scan": draft.add, "upload": draft.add}
 
 
 def open_run() -> View | None:
@@ -38,31 +39,28 @@ def choose_way() -> str:
     """Return what the data page shows: the open run, or a way to another one."""
     with st.container(horizontal=True, vertical_alignment="center"):
         way = st.segmented_control(
-            "What to look at",
-            WAYS,
-            default=state.kept("data_way", WAYS[0]),
-            required=True,
-            key=f"data_way.{state.kept('data_way_version', 0)}",
-            label_visibility="collapsed",
+            "What to look at", WAYS, required=True, key=_way(), label_visibility="collapsed"
         )
-        state.keep("data_way", way)
-        if st.button("Open the demo", icon=":material/play_arrow:"):
-            _open(resources.demo_question())
+        st.button("Open the demo", icon=":material/play_arrow:", on_click=_open_demo)
     return str(way)
 
 
-def take_results(way: str) -> None:
-    """Take over what the jobs of this session have finished; show those that have no place further down."""
-    below = _BELOW.get(way, ())
+def take_results() -> None:
+    """Take over what the jobs of this session have finished; call it before anything is shown."""
+    below = _BELOW.get(state.kept(_way()), ())
 
     def is_offered(job: Job[Any]) -> bool:
         """Return whether opening the result would take away what the user does now."""
         kind = job.about["kind"]
         return kind in _OPENING and (kind not in below or not draft.is_unchanged(job.key))
 
-    job_panel.take_finished(
-        {**_DONE, **dict.fromkeys(_OPENING, _open_result), "check": lambda _: None}, is_offered
-    )
+    job_panel.take_finished(_TAKEN, is_offered)
+
+
+def jobs(way: str) -> None:
+    """Offer results that were not taken over, and show the jobs that have no place further down."""
+    job_panel.offers(_TAKEN)
+    below = _BELOW.get(way, ())
     job_panel.job_panel([kind for kind in job_panel.KINDS if kind not in below])
 
 
@@ -94,13 +92,22 @@ def _check_and_compute(plan: Plan) -> Job[Check] | None:
     checked = resources.jobs().get(job_panel.check_key(plan))
     is_checked = checked is not None and checked.state is JobState.DONE
     with st.container(horizontal=True):
-        if st.button("Check", type="secondary" if is_checked else "primary"):
-            job_panel.start_check(plan)
-            st.rerun()
-        if st.button("Compute", type="primary" if is_checked else "secondary"):
-            job_panel.start_compute(plan)
-            st.rerun()
+        # With keys, since a button that changes its look would be another one beside the old.
+        look: Look = "secondary" if is_checked else "primary"
+        st.button("Check", key="check", type=look, on_click=_start_check, args=(plan,))
+        look = "primary" if is_checked else "secondary"
+        st.button("Compute", key="compute", type=look, on_click=_start_compute, args=(plan,))
     return checked
+
+
+@errors_as_sentences()
+def _start_check(plan: Plan) -> None:
+    job_panel.start_check(plan)
+
+
+@errors_as_sentences()
+def _start_compute(plan: Plan) -> None:
+    job_panel.start_compute(plan)
 
 
 def earlier_runs() -> None:
@@ -114,21 +121,42 @@ def earlier_runs() -> None:
             when = run.created.astimezone().strftime("%Y-%m-%d %H:%M")
             bank = f"bank {run.bank.name} ({run.bank.size:,})"
             st.text(literal(f"{when}  ·  {run.model_name}  ·  {bank}  ·  {queries}"))
-            if st.button("Open", key=f"open.{run.question}", type="primary"):
-                _open(run.question)
+            st.button(
+                "Open", key=f"open.{run.question}", type="primary", on_click=_open, args=(run.question,)
+            )
+
+
+def _way() -> str:
+    """Return the key of the choice between the ways."""
+    return state.field("data_way", WAYS[0], WAYS)
 
 
 def _open(question: str) -> None:
     """Show a run on every page from now on, this one first."""
     state.open_question(question)
-    state.keep("data_way", WAYS[0])
-    state.keep("data_way_version", state.kept("data_way_version", 0) + 1)
-    st.rerun()
+    state.fill("data_way", WAYS[0])
+
+
+@errors_as_sentences()
+def _open_demo() -> None:
+    _open(resources.demo_question())
 
 
 def _open_result(job: Job[str]) -> None:
     if job.result is not None:
         _open(job.result)
+
+
+def _nothing(_: Job[Any]) -> None:
+    """Leave a result where the page finds it by its key."""
+
+
+_TAKEN: Mapping[str, job_panel.OnDone] = {
+    "scan": draft.add,
+    "upload": draft.add,
+    "check": _nothing,
+    **dict.fromkeys(_OPENING, _open_result),
+}
 
 
 def _in_words(part: Callable[[], Part]) -> Part | None:

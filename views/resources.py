@@ -25,6 +25,7 @@ from nnguide_core.evaluation.comparison import DifferenceRow, MetricsRow, differ
 from nnguide_core.evaluation.explanation import thresholds_over_k
 from nnguide_core.evaluation.maps import ImageMap, elsewhere, find_map
 from nnguide_core.evaluation.questions import ask_demo, open_question
+from nnguide_core.evaluation.queues import QUEUES, Places, Situation, queue
 from nnguide_core.evaluation.thumbnails import ThumbnailMaker
 from nnguide_core.evaluation.uploads import SessionUploads
 from nnguide_core.jobs import Jobs
@@ -57,6 +58,7 @@ __all__ = [
     "map_table",
     "metrics",
     "own_metrics",
+    "queues",
     "score_table",
     "sweep",
     "thresholds",
@@ -188,6 +190,13 @@ def metrics(question: str, k: int) -> list[MetricsRow]:
 def differences_from_baselines(question: str, k: int) -> list[DifferenceRow]:
     """Return how much better NNGuide separates than each baseline."""
     return differences(compared(question), k)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def queues(question: str, k: int, threshold: float) -> dict[str, Places]:
+    """Return the rows of every queue of images that are worth a look; no verdict changes them."""
+    situation = Situation(evaluation(question), k, threshold)
+    return {name: queue(name, situation) for name in QUEUES}
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)

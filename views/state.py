@@ -1,8 +1,10 @@
 """What one browser session has chosen: the only reader and writer of st.session_state and of the address.
 
-The address carries the run, k, the threshold rule and the image, so that a link opens the same view.
+The address carries the run, k, the threshold rule, the image and the queue with its filters, so that a link
+opens the same view, and the id of the draft of a new run, so that a reload finds it again.
 """
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +21,19 @@ __all__ = [
     "ImageKey",
     "Selection",
     "clear_selection",
+    "draft",
+    "drop_draft",
     "field",
+    "fields",
     "fill",
     "forget",
+    "go_on_as",
     "has_started",
     "image",
     "k",
     "keep",
     "kept",
+    "new_draft",
     "open_image",
     "open_question",
     "question",
@@ -46,6 +53,14 @@ __all__ = [
 _PREFIX = "nnguide."
 _FIELD = "field."
 _ADDRESS_DIGITS = 16  # of the question's fingerprint
+_DRAFT = re.compile(r"[0-9a-f]{32}")
+_IN_ADDRESS = {  # fields and what the address calls them
+    "queue": "queue",
+    "order": "order",
+    "filter.dataset": "dataset",
+    "filter.class": "class",
+    "filter.predicted class": "predicted",
+}
 
 
 class ImageKey(NamedTuple):
@@ -92,6 +107,10 @@ def start(owner: str = "") -> None:
     _set("image", ImageKey.read(address.get("image", "")))
     _set("k", _whole(address.get("k"), DEFAULT_K))
     _set("threshold", _threshold_from(address.get("threshold", "")) or DEFAULT_THRESHOLD)
+    _set("draft", named if _DRAFT.fullmatch(named := address.get("draft", "")) else "")
+    for name, called in _IN_ADDRESS.items():
+        if called in address:
+            keep(_FIELD + name, address[called])
 
 
 def has_started() -> bool:
@@ -102,6 +121,26 @@ def has_started() -> bool:
 def session_id() -> str:
     """Return what tells this session from every other."""
     return str(_get("session"))
+
+
+def go_on_as(session: str) -> None:
+    """Be the session again that this one was before its page was loaded anew."""
+    _set("session", session)
+
+
+def draft() -> str:
+    """Return the id of the draft that this session works on, "" if none."""
+    return str(_get("draft", ""))
+
+
+def new_draft() -> None:
+    """Begin a draft with an id of its own."""
+    _set("draft", secrets.token_hex(16))
+
+
+def drop_draft() -> None:
+    """Work on no draft."""
+    _set("draft", "")
 
 
 def question() -> str:
@@ -205,7 +244,16 @@ def field(name: str, default: Any = None, among: Sequence[Any] | None = None) ->
     if key not in st.session_state or st.session_state[key] != value:
         st.session_state[key] = value
     keep(key, value)
+    keep(f"default.{key}", default)
     return key
+
+
+def fields(beginnings: tuple[str, ...]) -> dict[str, Any]:
+    """Return what the fields hold whose names begin so, those of pages that were left as well."""
+    _keep_fields()
+    start = f"{_PREFIX}page.{_FIELD}"
+    named = {key.removeprefix(start): key for key in map(str, st.session_state) if key.startswith(start)}
+    return {name: st.session_state[key] for name, key in named.items() if name.startswith(beginnings)}
 
 
 def typed(key: str) -> str:
@@ -227,7 +275,9 @@ def write_address() -> None:
         "image": str(image() or ""),
         "k": str(k()) if k() != DEFAULT_K else "",
         "threshold": f"{rule.kind}:{rule.level!r}" if rule != DEFAULT_THRESHOLD else "",
+        "draft": draft(),
     }
+    wanted |= {called: _unusual(name) for name, called in _IN_ADDRESS.items()}
     wanted = {name: value for name, value in wanted.items() if value}
     if dict(st.query_params) != wanted:
         st.query_params.from_dict(wanted)
@@ -239,6 +289,12 @@ def _keep_fields() -> None:
     for key in list(st.session_state):
         if isinstance(key, str) and key.startswith(_FIELD) and key in st.session_state:
             keep(key, st.session_state[key])
+
+
+def _unusual(name: str) -> str:
+    """Return what a field holds, as any address takes it; "" for its default."""
+    value = kept(_FIELD + name, "")
+    return "" if value == kept(f"default.{_FIELD}{name}") else visible(str(value))
 
 
 def _get(name: str, default: Any = None) -> Any:

@@ -1,20 +1,21 @@
 """The parts of the triage page: queues, gallery, verdicts, and what the verdicts change."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import streamlit as st
 import torch
 from streamlit.delta_generator import DeltaGenerator
 
 from nnguide_core.evaluation import Judged
-from nnguide_core.evaluation.queues import ORDERS, QUEUES, Places, Situation, narrowed, ordered, queue
-from nnguide_core.records import Run, Verdict
+from nnguide_core.evaluation.queues import ORDERS, QUEUES, Places, Situation, narrowed, ordered
+from nnguide_core.records import Run
 from nnguide_core.settings import VERDICTS
+from nnguide_core.store import Given
 from views import resources, state
 from views.current import View
-from views.frame import cautions, no_threshold, run_strip
+from views.frame import cautions, errors_as_sentences, no_threshold, run_strip
 from views.metrics_view import show_before_and_after
 from views.pictures import boxed
 from views.queries import Query, gallery_of, looked_at, query_at
@@ -39,18 +40,10 @@ class Found:
     name: str
     places: tuple[tuple[Judged, int], ...]  # dataset and row
 
-    @property
+    @cached_property
     def keys(self) -> tuple[ImageKey, ...]:
         """Which images they are."""
         return tuple(ImageKey(judged.dataset.name, judged.features.ids[row]) for judged, row in self.places)
-
-
-@dataclass(frozen=True)
-class Given:
-    """A verdict that this session gave, so that it can be taken back."""
-
-    image: ImageKey
-    before: Verdict | None  # what was said of it until then
 
 
 def choose_queue(view: View) -> Found:
@@ -69,7 +62,7 @@ def choose_queue(view: View) -> Found:
         list(queues),
         format_func=lambda each: f"{each} ({counts[each]:,})",
         required=True,
-        key=state.field("queue", first),
+        key=state.field("queue", first, list(queues)),
     )
     name = chosen or first
     st.caption(_definition(name))
@@ -96,13 +89,20 @@ def choose_image(view: View, found: Found) -> Query | None:
 
 def give_verdict(view: View, found: Found, query: Query) -> None:
     """Offer the verdicts on one image; what is said is kept at once, and the next image opens."""
-    said = view.verdicts.get(query.image.id)
-    judged = sum(image.id in view.verdicts for image in found.keys)
+    said, image = view.verdicts.get(query.image.id), query.image.id
+    judged = sum(each.id in view.verdicts for each in found.keys)
     st.subheader(_heading(query))
     st.progress(
         judged / max(1, len(found.places)), text=f"{judged:,} of {len(found.places):,} of this queue judged"
     )
-    st.text_input("note", value=said.note if said else "", key=_note_key(query.image.id), max_chars=1000)
+    st.text_input(
+        "note",
+        value=resources.workspace().note(image),
+        key=_note_key(image),
+        max_chars=1000,
+        on_change=_save_note,
+        args=(view.run, image),
+    )
     _verdict_buttons(view, found, query.key, said.decision if said else "")
 
 
@@ -122,8 +122,10 @@ def effect(view: View) -> None:
     """Show the metrics before and after the verdicts, side by side."""
     if not view.verdicts:
         return
-    with st.expander(f"What the verdicts change ({len(view.verdicts):,})"):
-        show_before_and_after(view)
+    # Without a count: another label would be another expander, and closed.
+    with st.expander("What the verdicts change", key="effect", on_change="rerun") as shown:
+        if shown.open:
+            show_before_and_after(view)
 
 
 def _shown(view: View, found: Found) -> tuple[tuple[Judged, int], ...]:
@@ -140,7 +142,7 @@ def _heading(query: Query) -> str:
 
 
 def _queues(view: View, situation: Situation) -> dict[str, Places]:
-    found: dict[str, Places] = {name: queue(name, situation) for name in QUEUES}
+    found = dict(resources.queues(view.run.question, situation.k, situation.threshold))
     chosen = state.selection()
     found[_SELECTION] = {
         judged.dataset.name: torch.tensor(
@@ -173,7 +175,7 @@ def _filtered(view: View, situation: Situation, places: Places) -> list[tuple[Ju
         predicted=None if predicted is None else names.index(predicted),
     )
     order = filters.selectbox(
-        "order", list(ORDERS), key=state.field("order", next(iter(ORDERS))), width=_ORDER
+        "order", list(ORDERS), key=state.field("order", next(iter(ORDERS)), list(ORDERS)), width=_ORDER
     )
     return ordered(situation, kept, order)
 
@@ -205,28 +207,48 @@ def _verdict_buttons(view: View, found: Found, image: ImageKey, said: str) -> No
     buttons.button("undo", key="undo", shortcut="U", on_click=_undo, args=(view.run,))
 
 
+@errors_as_sentences()
 def _judge(view: View, found: Found, image: ImageKey, decision: str) -> None:
     """Keep a verdict on the image that is looked at, and open the next."""
     query = looked_at(view)
     if query is None or query.key != image:
         return
-    said = Verdict(image.id, decision, state.typed(_note_key(image.id)), datetime.now(UTC), view.run.id)
     resources.workspace().save_run(view.run)
-    resources.workspace().add_verdicts([said])
-    state.keep("given", (*_given(), Given(image, view.verdicts.get(image.id))))
+    given = resources.workspace().give_verdict(image.id, decision, view.run.id)
+    state.keep("given", (*_given(), (image, given)))
     state.open_image(_next(view, found, image))
 
 
+@errors_as_sentences()
+def _save_note(run: Run, image: str) -> None:
+    """Keep the note on an image as it was left, whatever was pressed then."""
+    resources.workspace().save_run(run)
+    if (noted := resources.workspace().save_note(image, state.typed(_note_key(image)), run.id)) is not None:
+        _stands_for(noted.before, noted.number)
+
+
+@errors_as_sentences()
 def _undo(run: Run) -> None:
     """Take back the verdict that this session gave last, let the one before stand, and look at its image."""
     if not _given():
         st.toast("This session has no verdict to take back.")
         return
-    *rest, last = _given()
-    decision, note = (last.before.decision, last.before.note) if last.before else ("", "undo")
-    resources.workspace().add_verdicts([Verdict(last.image.id, decision, note, datetime.now(UTC), run.id)])
+    *rest, (image, given) = _given()
+    number = resources.workspace().take_back(image.id, given, run.id)
     state.keep("given", tuple(rest))
-    state.open_image(last.image)
+    state.open_image(image)
+    if number is None:
+        st.toast("Another session has said something of this image since: your verdict is not taken back.")
+    else:
+        _stands_for(given.before, number)
+
+
+def _stands_for(old: int, new: int) -> None:
+    """Remember that a row of the record repeats an older one's decision, so that undo goes on from it."""
+    state.keep(
+        "given",
+        tuple((image, replace(each, number=new) if each.number == old else each) for image, each in _given()),
+    )
 
 
 def _next(view: View, found: Found, image: ImageKey) -> ImageKey:
@@ -240,6 +262,7 @@ def _note_key(image: str) -> str:
     return f"note.{image}"
 
 
-def _given() -> tuple[Given, ...]:
-    given: tuple[Given, ...] = state.kept("given", ())
+def _given() -> tuple[tuple[ImageKey, Given], ...]:
+    """Return the verdicts that this session can take back, each with its image, the latest last."""
+    given: tuple[tuple[ImageKey, Given], ...] = state.kept("given", ())
     return given

@@ -8,7 +8,7 @@ from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation.explanation import Typical, WhatIf, flips, gap_to, typical, what_if
 from views import resources
 from views.current import View
-from views.exclusions import leave_out, left_out
+from views.exclusions import leave_out, left_out, put_back
 from views.frame import current_theme, number
 from views.image_charts import Quantities, energy_guidance_plane, score_over_k, top_classes
 from views.neighbours import neighbour_choice
@@ -138,9 +138,9 @@ def _show_what_if(view: View, query: Query, unticked: frozenset[int]) -> None:
     st.info(markdown_text(_what_if_in_words(query, found, len(unticked))), icon=":material/science:")
     if unticked <= left_out(view):
         st.caption("On the list of bank images to leave out: see the export page.")
-    elif st.button("Put on the list of bank images to leave out"):
-        leave_out(view, unticked)
-        st.rerun()
+        st.button("Take off the list", on_click=put_back, args=(view, unticked))
+    else:
+        st.button("Put on the list of bank images to leave out", on_click=leave_out, args=(view, unticked))
 
 
 def _what_if_in_words(query: Query, found: WhatIf, count: int) -> str:

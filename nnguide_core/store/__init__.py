@@ -1,5 +1,5 @@
 """The workspace: what a run is made of, in SQLite and safetensors, whole after every end of a process."""
 
-from nnguide_core.store.workspace import SetAside, StoredDataset, Workspace
+from nnguide_core.store.workspace import Given, SetAside, StoredDataset, Workspace
 
-__all__ = ["SetAside", "StoredDataset", "Workspace"]
+__all__ = ["Given", "SetAside", "StoredDataset", "Workspace"]

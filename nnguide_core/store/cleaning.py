@@ -13,7 +13,13 @@ from nnguide_core.store.tensors import TensorFiles, list_set_aside
 
 __all__ = ["Cleaning"]
 
-_ASIDE_SECONDS = 30 * 24 * 3600.0  # how long a file that was set aside is kept
+_DAY = 24 * 3600.0
+_ASIDE_SECONDS = 30 * _DAY  # how long a file that was set aside is kept
+_DRAFT_SECONDS = 7 * _DAY  # how long what a form held is kept
+_DELETE_DRAFTS = (
+    "DELETE FROM settings WHERE name GLOB 'draft.*'"
+    " AND coalesce(CASE WHEN json_valid(json) THEN json_extract(json, '$.saved') END, 0) < ?"
+)
 
 
 class Cleaning:
@@ -68,6 +74,7 @@ class Cleaning:
             unneeded = [*self._unknown_tensors(), *self._unknown_shards(), *self._stray_uploads(needed)]
             freed += sum(_delete(path) for path in unneeded if _changed(path) < before)
         self._forget_sessions(before, is_open)
+        self._forget(_DELETE_DRAFTS, time.time() - _DRAFT_SECONDS)
         aside = list((self._root / "set-aside").iterdir())
         return freed + sum(_delete(path) for path in aside if _changed(path) < time.time() - _ASIDE_SECONDS)
 
@@ -140,7 +147,7 @@ class Cleaning:
         with self._database.read() as connection:
             return connection.execute(query).fetchall()
 
-    def _forget(self, command: str, value: str) -> None:
+    def _forget(self, command: str, value: str | float) -> None:
         with self._database.write() as connection:
             connection.execute(command, (value,))
 

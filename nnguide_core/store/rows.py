@@ -5,8 +5,8 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,18 +16,39 @@ from nnguide_core.settings import VERDICTS, session_upload_limit
 from nnguide_core.store.checks import sound
 from nnguide_core.store.schema import Database
 
-__all__ = ["Rows"]
+__all__ = ["Given", "Rows"]
 
 _LOG = logging.getLogger(__name__)
 _NOTE_LIMIT = 10_000  # characters of a verdict's note
 _RUN_PREFIX = re.compile(r"[0-9a-f]{12,64}")
+_APPEND_VERDICT = (
+    "INSERT INTO verdicts (run, question, image, decision, note, said, checksum)"
+    " SELECT ?1, question, ?2, ?3, ?4, ?5, row_checksum(?1, question, ?2, ?3, ?4, ?5) FROM"
+    " (SELECT coalesce((SELECT question FROM runs WHERE id = ?1), '') AS question)"
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a person said last of an image, by the numbers of its rows."""
+
+    number: int  # of the row that says it
+    before: int  # of the row that stood until then, 0 where nothing was said
 
 
 class Rows:
-    """Runs, verdicts, settings, uploads and jobs in one database."""
+    """Runs, verdicts, settings, uploads and jobs in one database.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: holds them.
+        after_verdict: called with the database after each verdict or note that was kept.
+    """
+
+    def __init__(
+        self, database: Database, after_verdict: Callable[[Database], None] = lambda _: None
+    ) -> None:
         self._database = database
+        self._after_verdict = after_verdict
 
     def save_run(self, run: Run) -> None:
         """Remember a run; the same run saved again becomes the newest."""
@@ -81,12 +102,58 @@ class Rows:
         for verdict in ready:
             _check_verdict(verdict)
         with self._database.write() as connection:
-            connection.executemany(
-                "INSERT INTO verdicts (run, question, image, decision, note, said, checksum)"
-                " SELECT ?1, question, ?2, ?3, ?4, ?5, row_checksum(?1, question, ?2, ?3, ?4, ?5) FROM"
-                " (SELECT coalesce((SELECT question FROM runs WHERE id = ?1), '') AS question)",
-                [_verdict_row(verdict) for verdict in ready],
-            )
+            connection.executemany(_APPEND_VERDICT, [_verdict_row(verdict) for verdict in ready])
+        self._after_verdict(self._database)
+
+    def give_verdict(self, image: str, decision: str, run: str) -> Given:
+        """Append a decision about one image; the note that stands on it stays.
+
+        Raises:
+            ValueError: a decision that is none of settings.VERDICTS.
+        """
+        with self._database.write() as connection:
+            before, _, note = _latest(connection, image)
+            number = _append(connection, Verdict(image, decision, note, _time(), run))
+        self._after_verdict(self._database)
+        return Given(number, before)
+
+    def save_note(self, image: str, note: str, run: str) -> Given | None:
+        """Append a note on one image, also before any verdict; the decision that stands stays.
+
+        Returns:
+            None where that note stands already.
+
+        Raises:
+            ValueError: the note is too long.
+        """
+        with self._database.write() as connection:
+            before, decision, stands = _latest(connection, image)
+            if note == stands:
+                return None
+            number = _append(connection, Verdict(image, decision, note, _time(), run))
+        self._after_verdict(self._database)
+        return Given(number, before)
+
+    def take_back(self, image: str, given: Given, run: str) -> int | None:
+        """Let the decision before a verdict stand again, by one more row; the note stays.
+
+        Returns:
+            The number of that row, or None, with nothing changed, where the verdict is not the latest of its
+            image any more: somebody else said something since.
+        """
+        with self._database.write() as connection:
+            latest, _, note = _latest(connection, image)
+            if latest != given.number:
+                return None
+            said = {number: decision for number, decision, _ in _entries(connection, image)}
+            number = _append(connection, Verdict(image, said.get(given.before, ""), note, _time(), run))
+        self._after_verdict(self._database)
+        return number
+
+    def note(self, image: str) -> str:
+        """Return the note that stands on an image, "" where there is none."""
+        with self._database.read() as connection:
+            return _latest(connection, image)[2]
 
     def verdicts(
         self, *, run: str | None = None, question: str | None = None, image: str | None = None
@@ -122,20 +189,17 @@ class Rows:
     def setting(self, name: str, default: Any = None) -> Any:
         """Return a remembered JSON-able value, or the default."""
         with self._database.read() as connection:
-            found = connection.execute(
-                "SELECT checksum, name, json FROM settings WHERE name = ?", (name,)
-            ).fetchall()
-        values = [json.loads(text) for _, text in sound("settings", found)]
-        return values[0] if values else default
+            return _setting(connection, name, default)
 
     def save_setting(self, name: str, value: Any) -> None:
         """Remember a JSON-able value under a name."""
         with self._database.write() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO settings (name, json, checksum)"
-                " VALUES (?1, ?2, row_checksum(?1, ?2))",
-                (name, json.dumps(value)),
-            )
+            _save_setting(connection, name, value)
+
+    def change_setting(self, name: str, change: Callable[[Any], Any], default: Any = None) -> None:
+        """Replace a remembered value by what change makes of it; nobody else can write in between."""
+        with self._database.write() as connection:
+            _save_setting(connection, name, change(_setting(connection, name, default)))
 
     def claim_upload(self, session: str, size: int, limit: int | None = None) -> int:
         """Count an upload against a session's allowance before it is kept; return what the session now holds.
@@ -202,8 +266,12 @@ class Rows:
             connection.execute("DELETE FROM jobs WHERE key = ?", (fingerprint(key),))
 
 
+def _time() -> datetime:
+    return datetime.now(UTC)
+
+
 def _now() -> str:
-    return datetime.now(UTC).isoformat()
+    return _time().isoformat()
 
 
 def _runs(rows: Iterable[tuple[Any, ...]]) -> Iterator[Run]:
@@ -226,6 +294,40 @@ def _check_verdict(verdict: Verdict) -> None:
 def _verdict_row(verdict: Verdict) -> tuple[str | None, ...]:
     values = (verdict.run, verdict.image, verdict.decision, verdict.note, verdict.when.isoformat())
     return tuple(_text(value) for value in values)
+
+
+def _append(connection: sqlite3.Connection, verdict: Verdict) -> int:
+    _check_verdict(verdict)
+    return connection.execute(_APPEND_VERDICT, _verdict_row(verdict)).lastrowid or 0
+
+
+def _latest(connection: sqlite3.Connection, image: str) -> tuple[int, str, str]:
+    return next(iter(_entries(connection, image)), (0, "", ""))
+
+
+def _entries(connection: sqlite3.Connection, image: str) -> Iterator[tuple[int, str, str]]:
+    """Yield number, decision and note of what was said of an image, newest first, damaged rows left out."""
+    rows = connection.execute(
+        "SELECT number, checksum, run, question, image, decision, note, said FROM verdicts WHERE image = ?"
+        " ORDER BY number DESC",
+        (_text(image),),
+    ).fetchall()
+    for number, *row in rows:
+        for _, _, _, decision, note, _ in sound("verdicts", [row]):
+            yield number, decision, note
+
+
+def _setting(connection: sqlite3.Connection, name: str, default: Any) -> Any:
+    found = connection.execute("SELECT checksum, name, json FROM settings WHERE name = ?", (name,)).fetchall()
+    values = [json.loads(text) for _, text in sound("settings", found)]
+    return values[0] if values else default
+
+
+def _save_setting(connection: sqlite3.Connection, name: str, value: Any) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO settings (name, json, checksum) VALUES (?1, ?2, row_checksum(?1, ?2))",
+        (name, json.dumps(value)),
+    )
 
 
 def _text(text: str | None) -> str | None:

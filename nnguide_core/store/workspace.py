@@ -22,7 +22,7 @@ from nnguide_core.errors import StoreError
 from nnguide_core.locks import is_locked, locked
 from nnguide_core.outcomes import Outcome
 from nnguide_core.progress import Cancelled
-from nnguide_core.records import Dataset, Features, Role, Verdict, fingerprint
+from nnguide_core.records import Dataset, Features, Role, fingerprint
 from nnguide_core.settings import workspace_home
 from nnguide_core.store.checks import mend, sound
 from nnguide_core.store.cleaning import Cleaning
@@ -34,12 +34,12 @@ from nnguide_core.store.packing import (
     unpack_features,
 )
 from nnguide_core.store.recovery import back_up_daily, prepare
-from nnguide_core.store.rows import Rows
+from nnguide_core.store.rows import Given, Rows
 from nnguide_core.store.schema import WORKSPACE_TABLES, Database
 from nnguide_core.store.tensors import SetAside, TensorFiles, list_set_aside, private_folder
 from nnguide_core.store.thumbnails import Thumbnails
 
-__all__ = ["SetAside", "StoredDataset", "Workspace"]
+__all__ = ["Given", "SetAside", "StoredDataset", "Workspace"]
 
 _LOG = logging.getLogger(__name__)
 _DAY = 24 * 3600.0  # seconds
@@ -81,7 +81,7 @@ class Workspace(Rows):
                 private_folder(self.root / name)
             self.blobs = private_folder(self.root / "blobs")  # uploads, under the hash of their bytes
             self._tensors = TensorFiles(private_folder(self.root / "tensors"), self.root / "set-aside")
-            super().__init__(self._open_database())
+            super().__init__(self._open_database(), self._back_up_daily)
             self._cleaning = Cleaning(self.root, self._database, self._tensors)
             with self.lock("open"):
                 self.thumbnails = Thumbnails(self.root / "thumbnails.sqlite")
@@ -134,11 +134,6 @@ class Workspace(Rows):
         with self._database.write() as connection:
             connection.execute("DELETE FROM datasets WHERE key = ?", (key,))
         self._tensors.remove("datasets", key)
-
-    def add_verdicts(self, verdicts: Iterable[Verdict]) -> None:
-        """Append verdicts, all or none, and once a day keep a copy of the database; see Rows.add_verdicts."""
-        super().add_verdicts(verdicts)
-        self._back_up_daily(self._database)
 
     def save_features(self, features: Features, extra: str = "") -> None:
         """Keep features under their model and dataset; extra tells apart what else changed them."""

@@ -49,6 +49,42 @@ def test_a_key_pressed_twice_judges_one_image_and_undo_right_after_it_takes_it_b
     expect(page.get_by_text("This session has no verdict to take back.")).to_be_visible()
 
 
+def test_a_note_is_kept_however_it_is_left(opened, settled, go_to):
+    page = opened()
+    tiles = page.get_by_role("option")
+    for place, text, leave in (
+        (5, "left for another image", lambda: tiles.nth(0).click()),
+        (6, "left for another page", lambda: go_to(page, "Scores")),
+    ):
+        tiles.nth(place).click()
+        expect(tiles.nth(place)).to_have_attribute("aria-selected", "true")
+        settled(page)
+        page.get_by_label("note", exact=True).fill(text)
+        leave()
+    go_to(page, "Triage")
+    for place, text in ((6, "left for another page"), (5, "left for another image")):
+        tiles.nth(place).click()
+        expect(page.get_by_label("note", exact=True)).to_have_value(text)
+        settled(page)
+    page.get_by_label("note", exact=True).fill("left by a key")
+    page.keyboard.press("Tab")
+    page.keyboard.press("6")
+    expect(tiles.nth(5)).to_have_attribute("aria-selected", "false")
+    settled(page)
+    page.keyboard.press("u")
+    expect(tiles.nth(5)).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_label("note", exact=True)).to_have_value("left by a key")
+
+
+def test_a_reload_shows_the_same_queue(opened, settled):
+    page = opened()
+    page.get_by_role("radio", name="false alarms").click()
+    page.wait_for_url(re.compile("queue=false"))
+    settled(page)
+    page.reload()
+    expect(page.get_by_role("radio", name="false alarms")).to_be_checked(timeout=LONG)
+
+
 def test_an_image_from_elsewhere_is_scrolled_to_and_marked_beyond_the_first_500(opened, misses):
     for place, beyond in ((300, False), (600, True)):
         page = opened(misses[place])

@@ -10,6 +10,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from nnguide_core.records import Role
 from nnguide_core.store import Workspace
 
 APP = Path(__file__).parents[2] / "app.py"
@@ -173,6 +174,18 @@ def test_a_computed_run_is_opened_without_computing_it_again(app, data, monkeypa
     assert any("queries test ID" in each.value for each in app.text)
 
 
+def test_of_two_jobs_that_finish_together_neither_result_is_lost(app, data):
+    go(app, "Own images")
+    add_path(app, data / "test")
+    next(each for each in app.button if each.label == "Compute").click().run()
+    type_path(app, data / "noise.zip")
+    settle(app)
+    assert app.segmented_control[0].value == "Open run"
+    assert any("queries test ID" in each.value for each in app.text)
+    go(app, "Own images")
+    assert names(app) == ["test", "noise"]
+
+
 def test_a_finished_run_is_offered_where_the_form_has_changed_since(app, data):
     go(app, "Own images")
     add_path(app, data / "test")
@@ -224,6 +237,63 @@ def test_what_a_form_holds_is_kept_when_its_page_is_left(app):
     assert app.radio[0].value == "cosine"
     go(app, "Own features")
     assert number(app, "seed of every draw").value == 7
+
+
+def reloaded(app):
+    """Return what a new session shows at the address of another."""
+    app.switch_page(
+        "app.py"
+    ).run()  # which writes the address: after its first run the driver runs a page alone
+    fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)
+    fresh.query_params.update(app.query_params)
+    fresh.run()
+    assert not fresh.exception
+    return fresh
+
+
+def test_a_reload_finds_the_draft_of_a_new_run(app, data):
+    assert "draft" not in app.query_params
+    go(app, "Own images")
+    add_path(app, data / "test")
+    next(each for each in app.text_input if str(each.key).startswith("name.")).set_value("clothes").run()
+    next(each for each in app.selectbox if str(each.key).startswith("role.")).set_value(Role.BANK).run()
+    number(app, "seed of every draw").set_value(5)
+    app.radio[0].set_value("cosine")
+    next(each for each in app.segmented_control if each.label == "Model").set_value("own checkpoint").run()
+    next(each for each in app.text_area if each.label.startswith("class names")).set_value("cat\nfrog")
+    app.file_uploader[0].upload("net.pth", b"weights", "application/octet-stream").run()
+    app.run()
+    fresh = reloaded(app)
+    assert fresh.segmented_control[0].value == "Own images"
+    assert names(fresh) == ["clothes"]
+    assert [each.value for each in fresh.selectbox if str(each.key).startswith("role.")] == ["bank"]
+    assert (number(fresh, "seed of every draw").value, fresh.radio[0].value) == (5, "cosine")
+    assert fresh.text_area[0].value == "cat\nfrog"
+    assert any("The uploaded net.pth is used." in each.value.replace("\\", "") for each in fresh.text)
+    assert fresh.session_state["nnguide.session"] == app.session_state["nnguide.session"]
+    number(fresh, "seed of every draw").set_value(6).run()
+    assert number(reloaded(fresh), "seed of every draw").value == 6
+
+
+def test_a_reload_finds_the_draft_of_features_files(app, data):
+    go(app, "Own features")
+    (data / "kept.npz").write_bytes(b"looked at when it is computed")
+    box = next(each for each in app.text_input if each.label == "path of a features file")
+    box.set_value(str(data / "kept.npz"))
+    next(each for each in app.button if each.label == "Add").click().run()
+    fresh = reloaded(app)
+    assert fresh.segmented_control[0].value == "Own features"
+    assert [each.value for each in fresh.text_input if str(each.key).startswith("own.name.")] == ["kept"]
+
+
+@pytest.mark.parametrize("draft", ["f" * 32, "nonsense"])
+def test_an_address_with_an_unknown_draft_shows_empty_forms(draft):
+    fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)
+    fresh.query_params["draft"] = draft
+    go(fresh.run(), "Own images")
+    assert names(fresh) == []
+    known = draft != "f" * 32
+    assert ("no longer kept" not in said(fresh)) == known
 
 
 def test_an_upload_over_the_allowance_is_refused_and_nothing_is_kept(app, monkeypatch):

@@ -1,5 +1,6 @@
 """Every page in every state: a whole run, one side, the same images on both, verdicts, an unknown run."""
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from nnguide_core.errors import StoreError
 from nnguide_core.evaluation import DEFAULT_THRESHOLD
 from nnguide_core.evaluation.own_features import OwnFile, own_question
 from nnguide_core.evaluation.plans import answer
@@ -192,7 +194,10 @@ def test_a_verdict_is_shown_with_what_it_changes(runs):
     verdict = Verdict(street.features.ids[0], "really ID", "a note", datetime.now(UTC))
     resources.workspace().add_verdicts([verdict])
     app = shown("triage", runs["whole"])
-    assert "What the verdicts change (1)" in [each.label for each in app.expander]
+    assert "What the verdicts change" in [each.label for each in app.expander]
+    assert "street: 40 OOD images" not in said(app, "text")  # what is closed is not computed
+    app.session_state["effect"] = True
+    app.run()
     assert "street: 40 OOD images" in said(app, "text")
     assert "street: 39 OOD images" in said(app, "text")
     assert "with 1 verdict applied" in said(app, "text")
@@ -240,6 +245,105 @@ def test_a_verdict_keeps_the_note_and_its_button_belongs_to_one_image(runs):
     assert all(key.endswith(f".{following}") for key in keys)
     press(app, "undo")
     assert image not in resources.workspace().current_verdicts()
+    assert app.session_state["nnguide.image"] == ImageKey("street", image)
+    assert app.text_input(key=f"note.{image}").value == "a blurred one"
+
+
+def test_a_note_is_kept_without_a_verdict_and_when_it_is_edited_afterwards(runs):
+    from views import resources
+
+    image = resources.evaluation(runs["whole"]).ood[0].features.ids[7]
+    app = shown("triage", runs["whole"], image=image)
+    app.text_input(key=f"note.{image}").set_value("is this a yak?").run()
+    assert image not in resources.workspace().current_verdicts()
+    assert (
+        shown("triage", runs["whole"], image=image).text_input(key=f"note.{image}").value == "is this a yak?"
+    )
+    app.button(key=f"say.unsure.{image}:street").click().run()
+    app = shown("triage", runs["whole"], image=image)
+    app.text_input(key=f"note.{image}").set_value("yes, a yak")
+    app.switch_page("pages/export.py").run()
+    verdict = resources.workspace().current_verdicts()[image]
+    assert (verdict.decision, verdict.note) == ("unsure", "yes, a yak")
+
+
+def test_a_note_that_is_edited_is_not_in_the_way_of_undo(runs):
+    from views import resources
+
+    image = resources.evaluation(runs["whole"]).ood[0].features.ids[8]
+    app = shown("triage", runs["whole"], image=image)
+    press(app, "unsure")
+    app.session_state["nnguide.image"] = ImageKey("street", image)
+    app.run()
+    app.text_input(key=f"note.{image}").set_value("a yak").run()
+    press(app, "undo")
+    assert not app.toast
+    assert image not in resources.workspace().current_verdicts()
+    assert resources.workspace().note(image) == "a yak"
+
+
+def test_undo_takes_back_no_verdict_that_another_session_gave(runs):
+    from views import resources
+
+    image = resources.evaluation(runs["whole"]).ood[0].features.ids[9]
+    app, other = (shown("triage", runs["whole"], image=image) for _ in range(2))
+    press(app, "really ID")
+    press(other, "really OOD")
+    press(app, "undo")
+    assert resources.workspace().current_verdicts()[image].decision == "really OOD"
+    assert "Another session has said something of this image since" in app.toast[0].value
+    press(other, "undo")
+    assert resources.workspace().current_verdicts()[image].decision == "really ID"
+
+
+@pytest.mark.parametrize("act", ["note", "verdict", "undo", "list"])
+def test_a_workspace_that_cannot_be_written_is_a_sentence_on_the_page(runs, monkeypatch, act):
+    from views import resources
+
+    image = resources.evaluation(runs["whole"]).ood[0].features.ids[10]
+    app = shown("triage", runs["whole"], image=image, k="4")
+    press(app, "unsure")
+    app.session_state["nnguide.image"] = ImageKey("street", image)
+    app.run()
+    app.checkbox[0].uncheck().run()
+
+    def full(*_, **__):
+        raise StoreError("The workspace's file could not be used: the disk is full.")
+
+    for name in ("save_run", "give_verdict", "save_note", "take_back", "change_setting", "add_verdicts"):
+        monkeypatch.setattr(resources.workspace(), name, full, raising=False)
+    monkeypatch.setattr(resources.workspace(), "save_setting", full)
+    if act == "note":
+        app.text_input(key=f"note.{image}").set_value("lost?").run()
+    else:
+        labels = {
+            "verdict": "wrong label",
+            "undo": "undo",
+            "list": "Put on the list of bank images to leave out",
+        }
+        press(app, labels[act])
+    assert not app.exception
+    assert "the disk is full" in said(app, "error")
+    assert "model own features" in said(app, "text")
+
+
+def test_a_reload_finds_the_queue_with_its_order_and_filters(runs):
+    app = shown("triage", runs["whole"])
+    assert "queue" not in app.query_params
+    app.get("button_group")[0].set_value("near the threshold").run()
+    app.selectbox(key="field.order").set_value("lowest score").run()
+    app.selectbox(key="field.filter.dataset").set_value("street").run()
+    app.switch_page(
+        "app.py"
+    ).run()  # which writes the address: the driver runs a page that was switched to alone
+    address = {name: app.query_params[name] for name in ("queue", "order", "dataset")}
+    again = shown("triage", runs["whole"], **address)
+    assert again.get("button_group")[0].value == "near the threshold"
+    assert again.selectbox(key="field.order").value == "lowest score"
+    assert again.selectbox(key="field.filter.dataset").value == "street"
+    nonsense = shown("triage", runs["whole"], queue="<b>", order="1", dataset="none such")
+    assert nonsense.get("button_group")[0].value == "misses"
+    assert nonsense.selectbox(key="field.filter.dataset").value == ""
 
 
 def test_an_open_image_that_the_queue_does_not_hold_is_named(runs):
@@ -313,9 +417,29 @@ def test_bank_images_to_leave_out_are_known_to_every_session(runs):
     press(app, "Put on the list of bank images to leave out")
     assert "(1 now)" in said(shown("export", runs["whole"]), "text")
     assert "(0 now)" in said(shown("export", runs["no OOD"]), "text")
-    app = shown("export", runs["whole"])
-    press(app, "Empty the list")
+    app.session_state["nnguide.image"] = ImageKey("street", image)
+    press(app, "Take off the list")
     assert "(0 now)" in said(shown("export", runs["whole"]), "text")
+
+
+def test_two_sessions_lose_nothing_of_each_others_list(runs):
+    from views import exclusions, resources
+    from views.current import View
+
+    answered = resources.evaluation(runs["whole"])
+    view = View(answered, 4, DEFAULT_THRESHOLD, {})
+    exclusions.leave_out(view, [0])
+    app = shown("export", runs["whole"])
+    assert "(1 now)" in said(app, "text")
+    threads = [threading.Thread(target=exclusions.leave_out, args=(view, [row])) for row in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert exclusions.left_out(view) == frozenset(range(9))
+    press(app, "Empty the list")  # of which this page shows one image
+    assert exclusions.left_out(view) == frozenset(range(1, 9))
+    exclusions.put_back(view, range(9))
 
 
 def test_files_are_offered_at_once_and_made_when_they_are_asked_for(runs, monkeypatch):

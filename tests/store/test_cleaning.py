@@ -269,3 +269,12 @@ def test_writers_at_work_lose_nothing_to_a_cleaning_beside_them(tmp_path):
     finally:
         stop.set()
         cleaner.join()
+
+
+def test_drafts_go_after_a_week_and_other_settings_stay(workspace):
+    for name, age_of_it in (("draft.old", 8 * DAY), ("draft.new", 6 * DAY), ("list", 8 * DAY)):
+        workspace.save_setting(name, {"saved": time.time() - age_of_it})
+    workspace.save_setting("draft.none", "of no use")
+    workspace.clean_up()
+    kept = [name for name in ("draft.old", "draft.new", "draft.none", "list") if workspace.setting(name)]
+    assert kept == ["draft.new", "list"]

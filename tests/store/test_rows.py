@@ -206,3 +206,80 @@ def test_a_job_is_remembered_by_its_key(rows):
     assert rows.job_records() == (later, over)
     rows.remove_job(over.key)
     assert rows.job_records() == (later,)
+
+
+def test_a_note_is_kept_without_a_verdict_and_stays_when_one_is_given_or_taken_back(rows):
+    assert rows.note(CAT) == ""
+    rows.save_note(CAT, "blurred", "")
+    assert rows.note(CAT) == "blurred"
+    assert rows.current_verdicts() == {}
+    given = rows.give_verdict(CAT, "unsure", "")
+    assert (rows.current_verdicts()[CAT].decision, rows.note(CAT)) == ("unsure", "blurred")
+    assert rows.take_back(CAT, given, "") is not None
+    assert rows.current_verdicts() == {}
+    assert rows.note(CAT) == "blurred"
+
+
+def test_a_note_that_is_edited_afterwards_changes_no_verdict_and_an_equal_one_adds_no_row(rows):
+    rows.give_verdict(CAT, "really ID", "")
+    rows.save_note(CAT, "a lynx", "")
+    count = len(rows.verdicts())
+    assert rows.save_note(CAT, "a lynx", "") is None
+    assert len(rows.verdicts()) == count
+    assert rows.save_note(CAT, "", "") is not None
+    assert [(each.decision, each.note) for each in rows.verdicts(image=CAT)] == [
+        ("really ID", ""),
+        ("really ID", "a lynx"),
+        ("really ID", ""),
+    ]
+
+
+def test_only_the_latest_verdict_of_an_image_is_taken_back(rows):
+    mine = rows.give_verdict(CAT, "really ID", "")
+    theirs = rows.give_verdict(CAT, "really OOD", "")
+    assert rows.take_back(CAT, mine, "") is None
+    assert rows.current_verdicts()[CAT].decision == "really OOD"
+    again = rows.take_back(CAT, theirs, "")
+    assert again is not None
+    assert rows.current_verdicts()[CAT].decision == "really ID"
+    assert rows.take_back(CAT, dataclasses.replace(mine, number=again), "") is not None
+    assert rows.current_verdicts() == {}
+
+
+def test_a_damaged_row_neither_lends_its_note_nor_takes_away_the_decision_before_it(rows, database):
+    rows.add_verdicts([said(CAT, "unsure", note="kept")])
+    with database.write() as connection:
+        connection.execute(
+            "INSERT INTO verdicts (run, question, image, decision, note, said, checksum)"
+            " VALUES ('', '', ?, 'really ID', 'damaged', '', 1)",
+            (CAT,),
+        )
+    assert rows.note(CAT) == "kept"
+    rows.save_note(CAT, "new", "")
+    assert rows.current_verdicts()[CAT].decision == "unsure"
+
+
+@pytest.mark.parametrize(
+    ("say", "words"),
+    [
+        (lambda rows: rows.give_verdict(CAT, "banana", ""), "must be one of .* got 'banana'"),
+        (lambda rows: rows.save_note(CAT, "x" * 10_001, ""), "may have 10,000 characters"),
+    ],
+)
+def test_what_may_not_be_said_of_an_image_is_refused(rows, say, words):
+    with pytest.raises(ValueError, match=words):
+        say(rows)
+    assert rows.verdicts() == ()
+
+
+def test_changes_of_one_value_at_the_same_time_all_count(rows):
+    def add(each: int) -> None:
+        for part in range(10):
+            rows.change_setting("list", lambda kept, new=(each, part): sorted([*kept, list(new)]), [])
+
+    threads = [threading.Thread(target=add, args=(each,)) for each in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert rows.setting("list") == [[each, part] for each in range(4) for part in range(10)]

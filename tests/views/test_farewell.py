@@ -103,3 +103,14 @@ def test_the_thread_outlives_a_goodbye_that_fails():
     assert tried.wait(30)
     farewells.expect("other", "gone", lambda: lambda: said.set() or True)
     assert said.wait(30)
+
+
+def test_a_session_whose_page_was_loaded_anew_lives_as_long_as_the_new_tab(farewells, here, said):
+    farewells.expect("uploads", "new tab", lambda: True)
+    here.clear()
+    here.add("new tab")
+    farewells.look(1061)
+    assert said == []
+    here.clear()
+    farewells.look(1122)
+    assert said == ["goodbye"]
