@@ -8,7 +8,7 @@ from pytorch_ood.detector import KNN
 from pytorch_ood.detector import NNGuide as PytorchOodNNGuide
 
 from nnguide_core.errors import DatasetError, NNGuideWarning, UndefinedMetricError
-from nnguide_core.evaluation import NNGUIDE, BankCounts, Part, evaluate, rows_with_features
+from nnguide_core.evaluation import NNGUIDE, BankCounts, Part, evaluate, rows_with_features, with_baselines
 from nnguide_core.records import Features, Role, Skipped, Threshold
 from nnguide_core.settings import BankSettings
 from tests.synthetic import make_question
@@ -51,6 +51,17 @@ def test_without_ood_there_are_scores_and_one_threshold():
     assert answered.threshold(Threshold("id_kept", 0.95), 10) < 0
     with pytest.raises(UndefinedMetricError):
         answered.threshold(Threshold("ood_caught", 0.95), 10)
+
+
+def test_baselines_that_are_added_later_are_the_same_and_leave_the_neighbours_alone(answered):
+    alone = evaluate(answered.question, baselines=())
+    assert alone.detectors == (NNGUIDE,)
+    later = with_baselines(alone)
+    assert (later.detectors, later.without) == (answered.detectors, answered.without)
+    for mine, own, expected in zip(later.queries, alone.queries, answered.queries, strict=True):
+        assert mine.neighbors is own.neighbors
+        for name, scores in expected.baselines.items():
+            assert torch.equal(mine.baselines[name], scores), name
 
 
 @pytest.mark.parametrize("wanted", [0, 2])
