@@ -14,7 +14,7 @@ from benchmarks.table import Row, markdown
 
 __all__ = ["machine", "main"]
 
-NAMES = ("search", "features", "sweep", "interaction", "pages")
+NAMES = ("search", "features", "sweep", "startup", "interaction", "pages")
 
 
 def main(names: list[str]) -> int:

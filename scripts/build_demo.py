@@ -10,6 +10,7 @@ import hashlib
 import json
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nnguide_core.demo import FEATURES, WEIGHTS, demo_datasets, demo_sets, demo_spec
+from nnguide_core.datasets import open_dataset
+from nnguide_core.demo import FEATURES, IMAGES, WEIGHTS, demo_sets, demo_spec
 from nnguide_core.files import save_tensors
 from nnguide_core.models.demo_network import CLASS_NAMES, IMAGE_SIDE, DemoResNet
+from nnguide_core.records import Dataset
 from scripts.demo_card import data_card
 from scripts.demo_packing import draw, noise, pack
 from scripts.demo_sources import CIFAR_CLASSES, FASHION_CLASSES, PIXEL_HASHES, Split, cifar10, fashion_mnist
@@ -45,7 +48,9 @@ def main() -> None:
     network, seconds = train(*_known(training), recipe, cache / "checkpoint.pt")
     _write_weights(network)
     _write_sets(training, test, clothes)
-    _write_features()
+    sets = [open_dataset(each.path, each.name, each.role) for each in demo_sets()]
+    _write_images(sets)
+    _write_features(sets)
     manifest = _manifest(network, recipe, seconds, training, test)
     (FOLDER / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     (FOLDER / "DATA_CARD.md").write_text(data_card(manifest))
@@ -54,7 +59,7 @@ def main() -> None:
 def _manifest(
     network: DemoResNet, recipe: Recipe, seconds: float, training: Split, test: Split
 ) -> dict[str, Any]:
-    files = [*(part.path for part in demo_sets()), WEIGHTS, FEATURES]
+    files = [*(part.path for part in demo_sets()), WEIGHTS, IMAGES, FEATURES]
     return {
         "sources": PIXEL_HASHES,
         "seed": SEED,
@@ -105,14 +110,19 @@ def _write_sets(training: Split, test: Split, clothes: Split) -> None:
         pack(pictures, FOLDER / f"{name}.zip")
 
 
-def _write_features() -> None:
+def _write_images(sets: Sequence[Dataset]) -> None:
+    looks = {each.name: {image.path: image.look for image in each.images} for each in sets}
+    IMAGES.write_text(json.dumps(looks) + "\n")
+
+
+def _write_features(sets: Sequence[Dataset]) -> None:
     from nnguide_core.features import extract
     from nnguide_core.models import load_model
 
     classifier = load_model(demo_spec())
     tensors, fingerprints = {}, {}
-    for name, dataset in demo_datasets().items():
-        made = extract(dataset, classifier)
+    for dataset in sets:
+        name, made = dataset.name, extract(dataset, classifier)
         tensors[f"{name}.features"], tensors[f"{name}.logits"] = made.features, made.logits
         tensors[f"{name}.ids"] = torch.tensor(
             [list(bytes.fromhex(image)) for image in made.ids], dtype=torch.uint8

@@ -78,9 +78,9 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero_in_every_cycle():
 
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path):
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (32, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 8, (32,), generator=generator)
-    recipe = Recipe(cycles=((2, 0.2), (1, 0.1)), batch_size=16)
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 8, (8,), generator=generator)
+    recipe = Recipe(cycles=((2, 0.2), (1, 0.1)), batch_size=4)
     straight, _ = train(images, labels, recipe, tmp_path / "straight.pt")
     with pytest.raises(KeyboardInterrupt):
         train(images, _Interrupted(labels, after=3), recipe, tmp_path / "broken.pt")

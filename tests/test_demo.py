@@ -8,11 +8,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nnguide_core.demo import FEATURES, WEIGHTS, demo_datasets, demo_features, demo_head, demo_sets, demo_spec
+from nnguide_core.datasets import open_dataset, sources
+from nnguide_core.demo import (
+    FEATURES,
+    IMAGES,
+    WEIGHTS,
+    demo_datasets,
+    demo_features,
+    demo_head,
+    demo_sets,
+    demo_spec,
+)
+from nnguide_core.evaluation.questions import ask_demo
 from nnguide_core.features import extract
 from nnguide_core.models import load_model
 from nnguide_core.models.demo_network import CLASS_NAMES, FEATURE_WIDTH, IMAGE_SIDE, DemoResNet
 from nnguide_core.records import Role
+from nnguide_core.store import Workspace
+from nnguide_core.workers import Workers
 
 FOLDER = WEIGHTS.parent
 COUNTS = {"bank": 2000, "ID test": 1000, "deer and truck": 600, "Fashion-MNIST": 400, "noise": 100}
@@ -57,6 +70,21 @@ def test_the_sets_hold_the_promised_photos_and_none_is_skipped(datasets):
     assert [dataset.role for dataset in datasets.values()] == [part.role for part in demo_sets()]
 
 
+def test_the_listed_images_are_what_reading_the_zips_finds(datasets):
+    with Workers() as workers:
+        for each in demo_sets():
+            read = open_dataset(each.path, each.name, each.role, workers=workers)
+            listed = datasets[each.name]
+            assert (listed.images, listed.skipped) == (read.images, read.skipped)
+            assert listed.root.samefile(read.root)
+
+
+def test_the_demo_opens_without_reading_an_image(monkeypatch, tmp_path):
+    monkeypatch.setattr(sources, "check_places", None)
+    question = ask_demo(Workspace(tmp_path))
+    assert {part.dataset.name: len(part.dataset.images) for part in question.parts} == COUNTS
+
+
 def test_the_known_classes_fill_bank_and_id_test_evenly_and_are_nowhere_else(datasets):
     assert datasets["bank"].class_counts == dict.fromkeys(CLASS_NAMES, 250)
     assert datasets["ID test"].class_counts == dict.fromkeys(CLASS_NAMES, 125)
@@ -73,7 +101,11 @@ def test_no_photo_is_in_the_demo_twice(datasets):
 
 def test_every_file_is_the_one_that_manifest_and_data_card_name(manifest):
     card = (FOLDER / "DATA_CARD.md").read_text()
-    assert set(manifest["files"]) == {part.path.name for part in demo_sets()} | {WEIGHTS.name, FEATURES.name}
+    assert set(manifest["files"]) == {part.path.name for part in demo_sets()} | {
+        WEIGHTS.name,
+        IMAGES.name,
+        FEATURES.name,
+    }
     for name, file in manifest["files"].items():
         digest = hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()
         assert digest == file["sha256"], name

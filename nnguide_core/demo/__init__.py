@@ -5,6 +5,8 @@ Where everything comes from is in DATA_CARD.md; scripts/build_demo.py makes it a
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +15,14 @@ from torch import nn
 
 from nnguide_core.files import load_tensors
 from nnguide_core.networks import linear
-from nnguide_core.records import Dataset, Features, Role
+from nnguide_core.records import Dataset, Features, ImageRef, Role
 
 if TYPE_CHECKING:
     from nnguide_core.models import ModelSpec
 
 __all__ = [
     "FEATURES",
+    "IMAGES",
     "WEIGHTS",
     "DemoSet",
     "demo_datasets",
@@ -32,6 +35,7 @@ __all__ = [
 _FOLDER = Path(__file__).parent
 WEIGHTS = _FOLDER / "model.safetensors"  # stored as float16, computed with in float32
 FEATURES = _FOLDER / "features.safetensors"
+IMAGES = _FOLDER / "images.json"  # the look of every image by its path, rows as in FEATURES
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,12 @@ def demo_head() -> nn.Linear:
 
 
 def demo_datasets() -> dict[str, Dataset]:
-    """Return the shipped sets as datasets, by name, in the order of demo_sets."""
-    from nnguide_core.datasets import open_dataset
+    """Return the shipped sets as datasets, by name, in the order of demo_sets.
 
-    return {part.name: open_dataset(part.path, name=part.name, role=part.role) for part in demo_sets()}
+    What reading every image once has found is shipped too, so that the demo opens without reading them again.
+    """
+    looks, features = json.loads(IMAGES.read_text()), demo_features()
+    return {each.name: _listed(each, features[each.name].ids, looks[each.name]) for each in demo_sets()}
 
 
 def demo_features() -> dict[str, Features]:
@@ -118,3 +124,15 @@ def demo_features() -> dict[str, Features]:
         )
         for name in (part.name for part in demo_sets())
     }
+
+
+def _listed(part: DemoSet, ids: Sequence[str], looks: Mapping[str, str]) -> Dataset:
+    """Return a set as a dataset, given the id of every image, and its look by its path."""
+    from nnguide_core.archives import inspect
+
+    locations = {member.path: member.location for member in inspect(part.path).members}
+    images = tuple(
+        ImageRef(content, part.name, path, path.rpartition("/")[0] or None, locations[path], look)
+        for content, (path, look) in zip(ids, looks.items(), strict=True)
+    )
+    return Dataset(part.name, part.role, part.path, images)

@@ -8,7 +8,7 @@ from pytorch_ood.detector import KNN
 from pytorch_ood.detector import NNGuide as PytorchOodNNGuide
 
 from nnguide_core.errors import DatasetError, NNGuideWarning, UndefinedMetricError
-from nnguide_core.evaluation import NNGUIDE, BankCounts, Part, evaluate, rows_with_features
+from nnguide_core.evaluation import NNGUIDE, BankCounts, Part, evaluate, rows_with_features, with_baselines
 from nnguide_core.evaluation.comparison import metrics_table
 from nnguide_core.records import Features, Role, Skipped, Threshold
 from nnguide_core.settings import BankSettings
@@ -64,6 +64,17 @@ def test_one_side_is_enough_for_scores_and_the_threshold_that_it_sets(sizes, usu
 
 def test_with_both_sides_the_default_rule_keeps_id(answered):
     assert answered.default_rule == Threshold("id_kept", 0.95)
+
+
+def test_baselines_that_are_added_later_are_the_same_and_leave_the_neighbours_alone(answered):
+    alone = evaluate(answered.question, baselines=())
+    assert alone.detectors == (NNGUIDE,)
+    later = with_baselines(alone)
+    assert (later.detectors, later.without) == (answered.detectors, answered.without)
+    for mine, own, expected in zip(later.queries, alone.queries, answered.queries, strict=True):
+        assert mine.neighbors is own.neighbors
+        for name, scores in expected.baselines.items():
+            assert torch.equal(mine.baselines[name], scores), name
 
 
 @pytest.mark.parametrize("wanted", [0, 2])

@@ -6,6 +6,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from nnguide_core.evaluation import judging
+
 APP = Path(__file__).parents[2] / "app.py"
 
 
@@ -35,6 +37,19 @@ def test_a_page_on_the_demo_shows_its_run_and_no_error(app, page):
     assert not app.exception
     assert not app.error
     assert "model demo" in texts(app)
+    assert "k = 10" in texts(app)
+
+
+def test_the_first_page_does_not_wait_for_the_baselines(app, monkeypatch):
+    def only_if_none_is_asked_for(*given):
+        assert given[3] == ()
+        return {}, {}
+
+    st.cache_resource.clear()
+    monkeypatch.setattr(judging, "baseline_scores", only_if_none_is_asked_for)
+    app.run()
+    assert not app.exception
+    assert not app.error
     assert "k = 10" in texts(app)
 
 
