@@ -10,6 +10,7 @@ from nnguide_core.datasets import labels_for
 from nnguide_core.errors import StoreError
 from nnguide_core.evaluation.judging import Part, Question, rows_with_features
 from nnguide_core.evaluation.provenance import spec_as_json
+from nnguide_core.networks import linear
 from nnguide_core.progress import Cancelled, OnProgress, Progress
 from nnguide_core.records import Dataset, Features, Run, RunDataset, fingerprint
 from nnguide_core.settings import BankSettings
@@ -214,12 +215,7 @@ def _part(workspace: Workspace, model: str, kept: RunDataset, class_names: Seque
 
 def _linear(tensors: Mapping[str, torch.Tensor]) -> torch.nn.Linear | None:
     """Return the head whose tensors these are, None where only the logits were known."""
-    if "weight" not in tensors:
-        return None
-    classes, width = tensors["weight"].shape
-    head = torch.nn.Linear(width, classes, bias="bias" in tensors)
-    head.load_state_dict(dict(tensors))
-    return head.eval().requires_grad_(False)
+    return linear(tensors["weight"], tensors.get("bias")) if "weight" in tensors else None
 
 
 def _head_key(run: Run) -> str:
