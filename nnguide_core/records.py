@@ -180,15 +180,17 @@ class Run:
     settings: BankSettings
     k: int
     threshold: Threshold
+    classes: str = ""  # fingerprint of the class names, on which labels depend; "" in runs of before
     versions: Mapping[str, str] = field(default_factory=lambda: current_versions(), hash=False)
     created: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
 
     @cached_property
     def question(self) -> str:
-        """Fingerprint of model, bank, queries and bank settings: what stays while k and threshold move."""
+        """Fingerprint of what stays while k and threshold move: model, classes, bank, queries, settings."""
         settings = json.dumps({name: _plain(value) for name, value in asdict(self.settings).items()})
         queries = (f"{query.role}:{query.fingerprint}" for query in self.queries)
-        return fingerprint("question", self.model, self.bank.fingerprint, settings, *queries)
+        classes = [f"classes:{self.classes}"] if self.classes else []
+        return fingerprint("question", self.model, self.bank.fingerprint, settings, *queries, *classes)
 
     @cached_property
     def id(self) -> str:

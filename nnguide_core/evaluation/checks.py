@@ -97,7 +97,7 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
     """
     datasets = prepared(workspace, plan)
     _say(context, "Looking for copies and near-duplicates")
-    found = report(datasets)
+    found = report(datasets, progress=context.progress, cancelled=context.cancelled)
     skipped = tuple((dataset.name, each) for dataset in datasets for each in dataset.skipped)[:_MOST_SKIPPED]
     _say(context, "Loading the model")
     began = time.monotonic()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from nnguide_core.files import remove_parts
+from nnguide_core.store.belongings import Belonging
 from nnguide_core.store.packing import unpack_dataset
 from nnguide_core.store.schema import Database
 from nnguide_core.store.tensors import TensorFiles, list_set_aside
@@ -97,6 +98,19 @@ class Cleaning:
             shutil.rmtree(folder, ignore_errors=True)
         return freed
 
+    def remove(self, files: Iterable[Belonging], needed: frozenset[str]) -> int:
+        """Delete what belonged to a run that was removed, but for what unfinished jobs need.
+
+        Returns:
+            The bytes given back.
+        """
+        freed = 0
+        for each in files:
+            if not each.needs & needed:
+                self._forget("DELETE FROM datasets WHERE key = ?", each.key)
+                freed += _delete(each.path)
+        return freed
+
     def _unknown_tensors(self) -> Iterator[Path]:
         known, datasets = self._known(), self._column("SELECT key FROM datasets")
         for kind, key, path in self._tensors.all():
@@ -138,6 +152,7 @@ class Cleaning:
         return self._column(
             "SELECT fingerprint FROM datasets UNION SELECT fingerprint FROM run_datasets"
             " UNION SELECT id FROM runs UNION SELECT question FROM runs"
+            " UNION SELECT json_extract(json, '$.model') FROM runs WHERE json_valid(json)"
         )
 
     def _column(self, query: str) -> frozenset[str]:

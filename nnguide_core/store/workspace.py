@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from nnguide_core.outcomes import Outcome
 from nnguide_core.progress import Cancelled
 from nnguide_core.records import Dataset, Features, Role, fingerprint
 from nnguide_core.settings import workspace_home
+from nnguide_core.store.belongings import RunSize, belongings, run_sizes
 from nnguide_core.store.checks import mend, sound
 from nnguide_core.store.cleaning import Cleaning
 from nnguide_core.store.packing import (
@@ -43,6 +45,7 @@ __all__ = ["Given", "SetAside", "StoredDataset", "Workspace"]
 
 _LOG = logging.getLogger(__name__)
 _DAY = 24 * 3600.0  # seconds
+_CLEANED = "cleaned up"  # the setting that says when
 _DATABASE, _BACKUP = "workspace.sqlite", "workspace.backup"
 _SAVE_DATASET = (
     "INSERT OR REPLACE INTO datasets (key, fingerprint, json, saved, checksum)"
@@ -217,6 +220,23 @@ class Workspace(Rows):
         """Return the bytes that each kind of memory takes."""
         return self._cleaning.usage()
 
+    def run_sizes(self) -> dict[str, RunSize]:
+        """Return the bytes that each run takes, by its id."""
+        return run_sizes(belongings(self._tensors, self.runs()))
+
+    def remove_run(self, run: str) -> int:
+        """Forget a run by its full id, with the head, features, datasets and maps that no other run needs.
+
+        The verdicts given in it stay, and what an unfinished job needs.
+
+        Returns:
+            The bytes given back.
+        """
+        owned = belongings(self._tensors, self.runs())
+        alone = owned.pop(run, frozenset()).difference(*owned.values())
+        self._forget_run(run)
+        return self._cleaning.remove(alone, self._needed_by_jobs())
+
     def knows_all(self) -> bool:
         """Return whether what no dataset or run names is really needed by none: no row can be missing."""
         return self._cleaning.knows_all()
@@ -234,8 +254,8 @@ class Workspace(Rows):
         self._cleaning.release(session, self._needed_by_jobs())
 
     def clean_up_in_background(self) -> threading.Thread:
-        """Clean up in a thread of its own, which is returned; how that went is a line in the log."""
-        thread = threading.Thread(target=self._clean_up_and_log, name="clean up", daemon=True)
+        """Clean up once a day in a thread of its own, which is returned."""
+        thread = threading.Thread(target=self.clean_up_daily, name="clean up", daemon=True)
         thread.start()
         return thread
 
@@ -244,10 +264,13 @@ class Workspace(Rows):
         super().close()
         self.thumbnails.close()
 
-    def _clean_up_and_log(self) -> None:
+    def clean_up_daily(self) -> None:
+        """Clean up unless some process did within a day; how that went is a line in the log."""
         with Outcome() as cleaning, self.lock("clean up"):
-            if freed := self.clean_up():
-                _LOG.info("cleaned up: %d bytes given back", freed)
+            if time.time() - self.setting(_CLEANED, 0.0) > _DAY:
+                if freed := self.clean_up():
+                    _LOG.info("cleaned up: %d bytes given back", freed)
+                self.save_setting(_CLEANED, time.time())
         if cleaning.error is not None:
             _LOG.warning("not cleaned up: %r", cleaning.error)
 
