@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nnguide_core.errors import ModelNotSetException
-from nnguide_core.networks import Network, head_logits
+from nnguide_core.networks import Network, device_of, head_logits
 from nnguide_core.scoring import energy, unit_features
 from nnguide_core.settings import BankSettings
 
@@ -102,14 +102,14 @@ class FeatureBank:
         return int((torch.linalg.vector_norm(self.rows, ord=torch.inf, dim=1) == 0).sum())
 
     def own_rows(self, ids: Sequence[str]) -> Tensor:
-        """Return every bank row that is the query itself, (Q, E) int64 padded with -1, for exclude.
+        """Return the bank rows that are the query itself, (Q, E) int64 on the CPU, -1 for none, for exclude.
 
         The same bytes have the same id, so an image that is in the bank twice has both rows named.
         """
         rows = [self._rows_by_id.get(image, []) for image in ids]
         width = max(map(len, rows), default=0)
         padded = [own + [-1] * (width - len(own)) for own in rows]
-        return torch.tensor(padded, dtype=torch.int64, device=self.rows.device).reshape(len(rows), width)
+        return torch.tensor(padded, dtype=torch.int64).reshape(len(rows), width)
 
     @cached_property
     def _rows_by_id(self) -> dict[str, list[int]]:
@@ -168,7 +168,8 @@ class EnergySource:
                 return energy(self.logits[rows].to(features.device), self.settings.energy_offset)
         if self.head is None:
             raise ModelNotSetException("No head was given: pass logits or energies with the features.")
-        return energy(head_logits(self.head, features), self.settings.energy_offset)
+        logits = head_logits(self.head, features.to(device_of(self.head) or features.device))
+        return energy(logits.to(features.device), self.settings.energy_offset)
 
 
 def build_bank(
