@@ -14,7 +14,7 @@ from nnguide_core.intervals import Interval
 from nnguide_core.names import visible
 from nnguide_core.records import Dataset, ImageRef
 
-__all__ = ["tell_metrics", "tell_report"]
+__all__ = ["computed_on", "tell_metrics", "tell_report"]
 
 _NAMED = 8  # classes that a sentence names
 
@@ -37,13 +37,19 @@ def tell_metrics(told: Console, evaluation: Evaluation, k: int) -> None:
     offered = len(evaluation.question.bank.features)
     without = [f"{name} is not shown: {reason}\n" for name, reason in evaluation.without.items()]
     told.say(
-        f"Bank: {evaluation.bank.size:,} of {offered:,} images. {_metrics_text(rows, k)}{''.join(without)}",
+        f"Bank: {evaluation.bank.size:,} of {offered:,} images.{computed_on(evaluation.question.device)} "
+        f"{_metrics_text(rows, k)}{''.join(without)}",
         bank=evaluation.bank.size,
         bank_images=offered,
         run=json.loads(evaluation.run(k).to_json()),
         metrics=[_row_facts(row) for row in rows],
         without=dict(evaluation.without),
     )
+
+
+def computed_on(device: str) -> str:
+    """Return a sentence with the device that computed the features, "" where that is not known."""
+    return f" Features computed on {device}." if device else ""
 
 
 def _unknown_in_words(datasets: Sequence[Dataset], class_names: Sequence[str]) -> list[str]:

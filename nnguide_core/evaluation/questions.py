@@ -1,5 +1,6 @@
 """Questions between sessions: asked of images, kept in the workspace, opened again by a link or a restart."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def ask(
         classifier.fingerprint,
         classifier.name,
         classifier.class_names,
-        classifier.head,
+        _on_cpu(classifier.head),
         parts,
         settings or BankSettings(),
         spec_as_json(classifier.spec),
@@ -219,6 +220,13 @@ def _linear(tensors: Mapping[str, torch.Tensor]) -> torch.nn.Linear | None:
     head = torch.nn.Linear(width, classes)
     head.load_state_dict(dict(tensors))
     return head.eval().requires_grad_(False)
+
+
+def _on_cpu(head: torch.nn.Linear | None) -> torch.nn.Linear | None:
+    """Return the head itself where it is on the CPU, else a copy there: the network needs its own."""
+    if head is None or head.weight.device.type == "cpu":
+        return head
+    return copy.deepcopy(head).cpu()
 
 
 def _bias(head: torch.nn.Linear) -> torch.Tensor:
