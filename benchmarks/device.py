@@ -110,8 +110,8 @@ def _whole_way(device: torch.device, images: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         datasets = []
-        for name, role in (("bank", Role.BANK), ("ID", Role.ID), ("OOD", Role.OOD)):
-            write_photos(root / name, images)
+        for seed, (name, role) in enumerate((("bank", Role.BANK), ("ID", Role.ID), ("OOD", Role.OOD))):
+            write_photos(root / name, images, seed)
             datasets.append(open_dataset(root / name, name, role))
         with _timed("model", "ResNet-18, random weights"):
             classifier = load_model(ModelSpec("torchvision", "resnet18", class_count=CLASSES), device)
@@ -139,15 +139,11 @@ def _search(
     rate = 2e-12 * size.queries * size.bank * size.width / bare
     _line("bare half-precision product", f"{size}", bare, f"{rate:.3g} TFLOP/s")
     plain = _seconds(lambda: topk_inner_product(queries, rows, size.k), device, size.rounds)
-    _line(f"search, {name}", f"{size}", plain, f"{bare / plain:.0%} of it the bare product's time")
+    _line(f"search, {name}", f"{size}", plain, f"the bare product takes {bare / plain:.0%} of that")
     ready = prepare(rows)
     prepared = _seconds(lambda: topk_inner_product(queries, ready, size.k), device, size.rounds)
-    _line(
-        f"search, {name}, bank prepared",
-        f"{size}",
-        prepared,
-        f"{bare / prepared:.0%} of it the bare product's",
-    )
+    share = f"the bare product takes {bare / prepared:.0%} of that"
+    _line(f"search, {name}, bank prepared", f"{size}", prepared, share)
     _beside_pytorch_ood(device, size, queries, rows, prepared)
 
 

@@ -102,9 +102,9 @@ def _measured(case: Case, folder: Path, images: int, rounds: int) -> list[Row]:
     ]
 
 
-def write_photos(folder: Path, count: int) -> None:
+def write_photos(folder: Path, count: int, seed: int = 0) -> None:
     """Write JPEG files into two folders of classes."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for index in range(count):
         path = folder / f"class{index % 2}" / f"{index:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
