@@ -1,5 +1,6 @@
 """What tests of a device share."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -7,21 +8,30 @@ import torch
 
 from tests.made_up_gpu import made_up_gpu
 
-_REAL = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+REAL = pytest.param(
+    "real",
+    marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+)
 
 
-@pytest.fixture(params=["made up", pytest.param("real", marks=_REAL)])
-def cuda(request):
+@pytest.fixture(params=["cuda", REAL])
+def cuda(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """A CUDA device: a made-up one everywhere, and a real one where there is one."""
-    with made_up_gpu("cuda") if request.param == "made up" else nullcontext():
-        yield torch.device("cuda", 0)
+    yield from _device(request.param)
 
 
-@pytest.fixture
-def mps():
+@pytest.fixture(params=["mps"])
+def mps(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """A Mac's GPU, made up."""
-    with made_up_gpu("mps") as gpu:
-        yield gpu.device
+    yield from _device(request.param)
+
+
+@pytest.fixture(params=["cuda", "mps", REAL])
+def gpu(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """A GPU of any kind."""
+    yield from _device(request.param)
+
+
+def _device(kind: str) -> Iterator[torch.device]:
+    with nullcontext() if kind == "real" else made_up_gpu(kind):
+        yield torch.device("cuda" if kind == "real" else kind, 0)

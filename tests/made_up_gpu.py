@@ -99,6 +99,7 @@ def made_up_gpu(kind: Kind = "cuda") -> Iterator[MadeUpGpu]:
     answers = {
         "cuda.is_available": kind == "cuda",
         "cuda.device_count": int(kind == "cuda"),
+        "cuda.is_bf16_supported": True,
         "cuda.current_device": 0,
         "cuda.get_device_capability": (9, 0),
         "cuda.get_device_name": "made up",

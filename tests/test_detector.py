@@ -911,13 +911,6 @@ def test_scores_on_cuda_are_those_of_the_cpu(scoring: Any, cuda: torch.device, t
     torch.testing.assert_close(loaded.to(cuda)(queries.to(cuda)), scores)
 
 
-@pytest.fixture(params=["cuda", "mps"])
-def gpu(request: pytest.FixtureRequest) -> torch.device:
-    """A GPU of either kind."""
-    device: torch.device = request.getfixturevalue(request.param)
-    return device
-
-
 @pytest.mark.parametrize("scoring", ["paper", "cosine"])
 @pytest.mark.parametrize("percentile", [None, 90.0])
 def test_results_lie_where_the_queries_do(gpu: torch.device, scoring: Any, percentile: float | None) -> None:
