@@ -339,7 +339,7 @@ def _judge(
     undefined = ~(features.isfinite().all(dim=1) & energy.isfinite())[:, None]
     direction = bank.direction(exclude if exclude is not None and exclude.ndim == 1 else None)
     units = direction * unit_features(clipped)
-    found = topk_inner_product(units, bank.search_rows, k, exclude=exclude, device=device)
+    found = topk_inner_product(units, bank.prepared_on(device or bank.rows.device), k, exclude=exclude)
     scales = direction * bank.scales[found.indices]
     cosines = (found.values / scales).clamp(-1.0, 1.0).masked_fill(scales == 0, 0.0)
     return Neighbors(

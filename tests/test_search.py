@@ -782,3 +782,13 @@ def test_many_small_products_are_computed_in_calls_that_every_cublas_bears(monke
         values = exact.exact_values(queries, rows)
     assert [len(call.args[0]) for call in bmm.call_args_list] == [3, 3, 2]
     torch.testing.assert_close(values, (queries[:, None] * rows).sum(dim=2))
+
+
+@pytest.mark.usefixtures("nothing_small")
+def test_a_bank_is_encoded_before_only_where_a_gpu_has_room_for_it(cuda, rng, monkeypatch):
+    queries, bank = torch.from_numpy(features(rng, 40, 24)), torch.from_numpy(features(rng, 900, 24))
+    assert prepare(bank, device=cuda).segments
+    monkeypatch.setattr(topk, "_default_budget", lambda _: 2 * bank.numel() - 1)
+    narrow = prepare(bank, device=cuda)
+    assert not narrow.segments
+    assert_best(topk_inner_product(queries, narrow, 7), Case(queries.numpy(), bank.numpy(), 7))

@@ -68,20 +68,24 @@ class PreparedBank:
 def prepare(bank: Tensor | NDArray[Any], *, device: torch.device | str | None = None) -> PreparedBank:
     """Encode a bank (N, D) once for several searches; a small bank is only checked.
 
-    Takes a quarter of the bank's float32 size (on a GPU half, and the rows are moved there). The bank is
-    referred to, not copied: do not change it afterwards.
+    Takes a quarter of the bank's float32 size. On a GPU it takes half, and the rows are moved there; what has
+    no room there is encoded anew in every search. The bank is referred to, not copied: do not change it
+    afterwards.
 
     Raises:
         ValueError: the bank is not (rows, features), or rows are NaN or infinite.
     """
     rows = BankRows(bank)
     where = _device(device, rows)
-    rows = _resident(rows, where, _default_budget(where))
+    budget = _default_budget(where)
+    rows = _resident(rows, where, budget)
     if rows.size * rows.width <= _SMALL_BANK:
         rows.refuse_bad()
         return PreparedBank(rows, where)
     best = engines(where, rows.width)[0]
-    return PreparedBank(rows, where, {best: tuple(best.encode(rows, where, _default_budget(where)))})
+    if where.type == "cuda" and best.dtype.itemsize * rows.size * rows.width > budget:
+        return PreparedBank(rows, where)
+    return PreparedBank(rows, where, {best: tuple(best.encode(rows, where, budget))})
 
 
 def topk_inner_product(
