@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.search import on_cuda
 from benchmarks.table import Row, markdown
 
 __all__ = ["machine", "main"]
@@ -30,8 +29,6 @@ def main(names: list[str]) -> int:
             traceback.print_exc()
             failed.append(name)
     print(markdown(rows))
-    if "search" in (names or NAMES) and torch.cuda.is_available():
-        print("\n" + on_cuda())
     for name in failed:
         print(f"\n{name} failed: see above.")
     return 1 if failed else 0

@@ -32,7 +32,7 @@ from nnguide_core.features.compute_threads import ComputeThreads
 from nnguide_core.models import Classifier, ModelSpec, Precision, architectures, load_model
 from nnguide_core.records import Role
 
-__all__ = ["rows"]
+__all__ = ["rows", "write_photos"]
 
 DISTINCT = 128  # files with contents of their own; more are copies under other names
 BATCH = 32  # of the peers
@@ -60,7 +60,7 @@ def rows(rounds: int = 2, cases: tuple[Case, ...] = CASES, scale: float = 1.0) -
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             images = round(case.images * scale)
-            _write_photos(Path(folder), images)
+            write_photos(Path(folder), images)
             lines += _measured(case, Path(folder), images, rounds)
     return lines
 
@@ -102,8 +102,9 @@ def _measured(case: Case, folder: Path, images: int, rounds: int) -> list[Row]:
     ]
 
 
-def _write_photos(folder: Path, count: int) -> None:
-    rng = np.random.default_rng(0)
+def write_photos(folder: Path, count: int, seed: int = 0) -> None:
+    """Write JPEG files into two folders of classes."""
+    rng = np.random.default_rng(seed)
     for index in range(count):
         path = folder / f"class{index % 2}" / f"{index:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)

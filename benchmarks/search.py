@@ -1,13 +1,12 @@
 """How fast the exact search is, against faiss, pytorch-ood and scikit-learn on the same arrays.
 
-    python -m benchmarks.search [--only WORD] [--rounds N] [--cuda]
+    python -m benchmarks.search [--only WORD] [--rounds N]
 
 Ours includes encoding the bank unless a line says that it was prepared; the peers' indexes are built before.
 Every line first checks that the peer finds the same rows.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,12 +20,11 @@ from nnguide_core.search import prepare, topk, topk_inner_product
 from nnguide_core.search.rows import BankRows, Excluded, Problem
 from nnguide_core.search.scaling import magnitudes
 
-__all__ = ["main", "on_cuda", "rows"]
+__all__ = ["main", "rows"]
 
 QUERIES, BANK, WIDTH, K = 4096, 50_000, 512, 10
 CLASSES = 100
 _PRODUCT_ROWS = 2048
-GOAL = (50_000, 1_281_167, 2048, 100)  # on a GPU: all of ImageNet's training images as the bank
 
 Search = Callable[[], Tensor]  # gives the indices (Q, k), or scores (Q,)
 
@@ -70,15 +68,12 @@ def rows(rounds: int = 7, only: str = "") -> list[Row]:
 
 
 def main() -> None:
-    """Print the table, or with --cuda the time on a GPU and its share of the matrix product's."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description="How fast the exact search is.")
     parser.add_argument("--only", default="", help="measure the lines that hold this word")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--cuda", action="store_true", help="measure 50,000 × 1,281,167 × 2,048, k = 100 on a GPU"
-    )
     options = parser.parse_args()
-    print(on_cuda() if options.cuda else markdown(rows(options.rounds, options.only)))
+    print(markdown(rows(options.rounds, options.only)))
 
 
 def scattered(queries: int = QUERIES, bank: int = BANK, width: int = WIDTH) -> Data:
@@ -219,47 +214,6 @@ def _sklearn(data: Data) -> Search:
 def _head(data: Data) -> nn.Linear:
     torch.manual_seed(0)
     return nn.Linear(data.units.shape[1], CLASSES).requires_grad_(False)
-
-
-def on_cuda() -> str:
-    """Return the time at the goal's size, and how much of it a bare product of half precision takes."""
-    if not torch.cuda.is_available():
-        return "No CUDA device is here: nothing was measured."
-    queries, bank, width, k = GOAL
-    data = scattered(queries, 1, width)
-    rows = torch.randn(bank, width, device="cuda", generator=torch.Generator("cuda").manual_seed(3))
-    near = data.queries.cuda()
-    limit = _cuda_seconds(lambda: _bare_products(near.half(), rows.half()))
-    plain = _cuda_seconds(lambda: topk_inner_product(near, rows, k))
-    ready = prepare(rows)
-    prepared = _cuda_seconds(lambda: topk_inner_product(near, ready, k))
-    rate = 2e-12 * queries * bank * width / limit
-    share = limit / prepared
-    return (
-        f"{torch.cuda.get_device_name()}: {queries:,} × {bank:,} × {width:,}, k = {k}\n"
-        f"search {plain:.3f} s, with the bank prepared {prepared:.3f} s (asked for: ≤ 1.0 s)\n"
-        f"bare float16 product {limit:.3f} s at {rate:.0f} TFLOP/s, {share:.0%} of the prepared search"
-    )
-
-
-def _bare_products(queries: Tensor, rows: Tensor) -> None:
-    step = 1664
-    out = torch.empty(step, len(rows), dtype=queries.dtype, device=queries.device)
-    for start in range(0, len(queries), step):
-        part = queries[start : start + step]
-        torch.mm(part, rows.T, out=out[: len(part)])
-
-
-def _cuda_seconds(function: Callable[[], object], rounds: int = 5) -> float:
-    """Return the median time of a few calls after one that is not counted."""
-    seconds = []
-    for _ in range(rounds + 1):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        function()
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[1:]))
 
 
 LINES = (

@@ -7,7 +7,7 @@ al., NeurIPS 2021, arXiv 2111.12797.
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from nnguide_core.errors import ModelNotSetException
-from nnguide_core.networks import Network, head_logits
+from nnguide_core.networks import Network, device_of, head_logits
 from nnguide_core.scoring import energy, unit_features
+from nnguide_core.search import PreparedBank, prepare
 from nnguide_core.settings import BankSettings
 
 __all__ = ["EnergySource", "FeatureBank", "build_bank", "clip", "percentile"]
@@ -63,6 +64,26 @@ class FeatureBank:
         """What is searched, (N, D) float32: the rows for "paper", unit rows with their sign for "cosine"."""
         return self.rows if self.settings.scoring == "paper" else unit_features(self.rows)
 
+    @property
+    def prepared(self) -> PreparedBank:
+        """What is searched, encoded once for every search; a quarter of its size, released with the bank."""
+        return self.prepared_on(self.rows.device)
+
+    def prepared_on(self, device: torch.device | str) -> PreparedBank:
+        """Return what is searched, encoded once for every search on a device."""
+        where = torch.device(device)
+        if where not in self._prepared:
+            self._prepared[where] = prepare(self.search_rows, device=where)
+        return self._prepared[where]
+
+    @cached_property
+    def _prepared(self) -> dict[torch.device, PreparedBank]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: what can be made again is not."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
     def direction(self, absent: Tensor | None = None) -> float:
         """Return the sign that all products with the searched rows have in common: 1 for "paper".
 
@@ -102,14 +123,14 @@ class FeatureBank:
         return int((torch.linalg.vector_norm(self.rows, ord=torch.inf, dim=1) == 0).sum())
 
     def own_rows(self, ids: Sequence[str]) -> Tensor:
-        """Return every bank row that is the query itself, (Q, E) int64 padded with -1, for exclude.
+        """Return the bank rows that are the query itself, (Q, E) int64 on the CPU, -1 for none, for exclude.
 
         The same bytes have the same id, so an image that is in the bank twice has both rows named.
         """
         rows = [self._rows_by_id.get(image, []) for image in ids]
         width = max(map(len, rows), default=0)
         padded = [own + [-1] * (width - len(own)) for own in rows]
-        return torch.tensor(padded, dtype=torch.int64, device=self.rows.device).reshape(len(rows), width)
+        return torch.tensor(padded, dtype=torch.int64).reshape(len(rows), width)
 
     @cached_property
     def _rows_by_id(self) -> dict[str, list[int]]:
@@ -168,7 +189,8 @@ class EnergySource:
                 return energy(self.logits[rows].to(features.device), self.settings.energy_offset)
         if self.head is None:
             raise ModelNotSetException("No head was given: pass logits or energies with the features.")
-        return energy(head_logits(self.head, features), self.settings.energy_offset)
+        logits = head_logits(self.head, features.to(device_of(self.head) or features.device))
+        return energy(logits.to(features.device), self.settings.energy_offset)
 
 
 def build_bank(

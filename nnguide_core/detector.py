@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nnguide_core import cautions, detector_file
 from nnguide_core.bank import EnergySource, FeatureBank, build_bank, clip
+from nnguide_core.devices import exact_device
 from nnguide_core.errors import (
     ModelNotSetException,
     NNGuideWarning,
@@ -35,7 +36,9 @@ _E = TypeVar("_E", bound=Exception)
 class NNGuide:
     """Nearest Neighbor Guidance: the energy of a query, guided by its similarity to ID training images.
 
-    Features of any precision are taken in float32; a float16 or bfloat16 head is run in float32.
+    Features of any precision are taken in float32; a float16 or bfloat16 head is run in float32. The bank is
+    where encoder and head are, and results are where the queries are. A Mac's GPU (mps) lacks float64, so
+    with encoder and head there, the bank is kept and searched on the CPU.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [4.0, 0.0], [0.0, 1.0]])
@@ -60,6 +63,7 @@ class NNGuide:
         fraction: float = 1.0,
         seed: int = 0,
         balanced: bool = False,
+        search_device: str | torch.device | None = None,
     ) -> None:
         """Set what does not need data; k is checked against the bank when it is fitted.
 
@@ -75,6 +79,8 @@ class NNGuide:
             fraction: share of the ID training images that the bank keeps, in (0, 1].
             seed: of that draw.
             balanced: draw the same share of every class.
+            search_device: "cpu" or a CUDA device to search neighbours on, whichever holds the bank; if not
+                given, where the bank is.
 
         Raises:
             ValueError: a setting is out of its range.
@@ -87,6 +93,7 @@ class NNGuide:
         self.settings = BankSettings(fraction, whole, balanced, react_percentile, scoring, energy_offset)
         self.bank: FeatureBank | None = None
         self.provenance: dict[str, Any] = {}
+        self.search_device = search_device
         self._device: torch.device | None = None
 
     @property
@@ -96,11 +103,11 @@ class NNGuide:
         return device_of(self.encoder) or device_of(self.head) or bank or self._device
 
     def to(self, device: str | torch.device) -> Self:
-        """Move encoder, head and bank to a device."""
+        """Move encoder, head and bank to a device; the bank to the CPU where that is a Mac's GPU."""
         self._device = torch.device(device)
         move(self.encoder, self._device)
         move(self.head, self._device)
-        self.bank = None if self.bank is None else self.bank.to(self._device)
+        self.bank = None if self.bank is None else self.bank.to(exact_device(self._device))
         return self
 
     def fit(
@@ -151,8 +158,8 @@ class NNGuide:
             ModelNotSetException: there is no head, and neither logits nor energies.
             ValueError: fewer than k ID images, k is no whole number above 0, a wrong shape, or NaN.
         """
-        place = self.device or z.device
-        move(self.head, place)
+        device = self.device or z.device
+        move(self.head, device)
         self.bank = build_bank(
             z,
             logits=logits,
@@ -164,13 +171,13 @@ class NNGuide:
             settings=self.settings,
             k=whole_k(self.k, len(z)),
             batch_size=batch_size,
-            device=place,
+            device=exact_device(device),
         )
         _warn(cautions.of_bank(self.bank))
         return self
 
     def predict(self, x: Tensor) -> Tensor:
-        """Return the scores of images, (Q, ...) -> (Q,) float32, higher = more OOD.
+        """Return the scores of images, (Q, ...) -> (Q,) float32 where the images are, higher = more OOD.
 
         Raises:
             ModelNotSetException: the detector has no encoder.
@@ -182,7 +189,7 @@ class NNGuide:
         with torch.no_grad():
             place = device_of(self.encoder)
             z = self.encoder(x if place is None else x.to(place))
-        return self.predict_features(z.flatten(1))
+        return self.predict_features(z.flatten(1)).to(x.device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Forward to predict."""
@@ -197,7 +204,7 @@ class NNGuide:
         energies: Tensor | None = None,
         exclude: Tensor | None = None,
     ) -> Tensor:
-        """Return the scores of features, (Q, D) -> (Q,) float32, higher = more OOD.
+        """Return the scores of features, (Q, D) -> (Q,) float32 where they are, higher = more OOD.
 
         The arguments are those of neighbors_features.
         """
@@ -213,7 +220,7 @@ class NNGuide:
         energies: Tensor | None = None,
         exclude: Tensor | None = None,
     ) -> Neighbors:
-        """Return the neighbours of features, with all that their scores are made of.
+        """Return the neighbours of features, with all that their scores are made of, where the features are.
 
         Args:
             z: features, (Q, D).
@@ -239,15 +246,19 @@ class NNGuide:
             raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
         source = EnergySource(bank.settings, self.head, logits, energies)
         source.check(len(z))
-        move(self.head, bank.rows.device)
+        if (device := self.device) is not None:
+            move(self.head, device)
         starts = range(0, max(len(z), 1), batch_size)
         rows = [torch.arange(start, min(start + batch_size, len(z))) for start in starts]
         with torch.no_grad():
-            parts = [_judge(bank, source, z[part], part, k, _of(exclude, part)) for part in rows]
+            parts = [
+                _judge(bank, source, z[part], part, k, _of(exclude, part), self.search_device)
+                for part in rows
+            ]
         names = [field.name for field in fields(Neighbors)]
         found = Neighbors(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
         _warn(cautions.of_queries(found, bank))
-        return found
+        return found.to(z.device)
 
     def get_hyperparameters(self) -> dict[str, Any]:
         """Return the current value of each name in hyperparameter_space."""
@@ -307,13 +318,19 @@ class NNGuide:
         """Return the bank where the detector is: an encoder may have been moved since it was fitted."""
         if self.bank is None:
             raise _also_pytorch_ood(RequiresFittingException)
-        if self.device is not None and self.bank.rows.device != self.device:
-            self.bank = self.bank.to(self.device)
+        if self.device is not None and self.bank.rows.device != exact_device(self.device):
+            self.bank = self.bank.to(exact_device(self.device))
         return self.bank
 
 
 def _judge(
-    bank: FeatureBank, source: EnergySource, z: Tensor, rows: Tensor, k: int, exclude: Tensor | None
+    bank: FeatureBank,
+    source: EnergySource,
+    z: Tensor,
+    rows: Tensor,
+    k: int,
+    exclude: Tensor | None,
+    device: str | torch.device | None,
 ) -> Neighbors:
     """Return the neighbours of some of the queries, whose rows among all of them are given."""
     features = z.to(bank.rows.device, torch.float32)
@@ -321,7 +338,8 @@ def _judge(
     energy = source.of(clipped, rows)
     undefined = ~(features.isfinite().all(dim=1) & energy.isfinite())[:, None]
     direction = bank.direction(exclude if exclude is not None and exclude.ndim == 1 else None)
-    found = topk_inner_product(direction * unit_features(clipped), bank.search_rows, k, exclude=exclude)
+    units = direction * unit_features(clipped)
+    found = topk_inner_product(units, bank.prepared_on(device or bank.rows.device), k, exclude=exclude)
     scales = direction * bank.scales[found.indices]
     cosines = (found.values / scales).clamp(-1.0, 1.0).masked_fill(scales == 0, 0.0)
     return Neighbors(

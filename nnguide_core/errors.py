@@ -6,6 +6,7 @@ __all__ = [
     "CancelledError",
     "CheckpointError",
     "DatasetError",
+    "DeviceError",
     "FeaturesFileError",
     "ForbiddenPathError",
     "ImageError",
@@ -42,6 +43,10 @@ class ForbiddenPathError(DatasetError):
 
 class ModelError(NNGuideError):
     """A network that cannot be loaded, or whose encoder and head cannot be told apart."""
+
+
+class DeviceError(NNGuideError):
+    """A device to compute on that is not here."""
 
 
 class CheckpointError(ModelError):

@@ -114,6 +114,7 @@ class Features:
     model: str  # the model's fingerprint
     dataset: str  # the dataset's fingerprint
     skipped: tuple[Skipped, ...] = field(default=())  # images that failed after the dataset was scanned
+    device: str = ""  # what computed them, in words; "" where that is not known
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -183,6 +184,7 @@ class Run:
     classes: str = ""  # fingerprint of the class names, on which labels depend; "" in runs of before
     versions: Mapping[str, str] = field(default_factory=lambda: current_versions(), hash=False)
     created: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
+    device: str = field(default="", compare=False)  # what computed the features, in words; "" if not known
 
     @cached_property
     def question(self) -> str:

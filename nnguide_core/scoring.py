@@ -9,6 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from nnguide_core.devices import exact_device
+
 __all__ = ["Neighbors", "energy", "flagged", "running_guidance", "score", "unit_features", "usage"]
 
 SMALLEST_NORM = 1e-12  # features shorter than this are divided by it instead of by their norm
@@ -93,6 +95,10 @@ class Neighbors:
         """Return the neighbours of some queries: a (Q,) bool mask, (M,) int64 rows, or a slice."""
         return Neighbors(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
+    def to(self, device: torch.device | str) -> "Neighbors":
+        """Return the same neighbours on a device."""
+        return Neighbors(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
 
 def energy(logits: Tensor, offset: float = 0.0) -> Tensor:
     """Return log(sum(exp(logits))) + offset, (N, C) -> (N,) float32, higher = more confident.
@@ -117,8 +123,9 @@ def unit_features(features: Tensor) -> Tensor:
 
 def running_guidance(similarities: Tensor) -> Tensor:
     """Return the guidance for every k at once: column j is the mean of the first j + 1, (Q, k) -> (Q, k)."""
-    counts = torch.arange(1, similarities.shape[1] + 1, device=similarities.device)
-    return (similarities.cumsum(dim=1, dtype=torch.float64) / counts).float()
+    exact = similarities.to(exact_device(similarities.device))
+    counts = torch.arange(1, exact.shape[1] + 1, device=exact.device)
+    return (exact.cumsum(dim=1, dtype=torch.float64) / counts).float().to(similarities.device)
 
 
 def score(guidance: Tensor, energy: Tensor) -> Tensor:
@@ -138,11 +145,12 @@ def flagged(scores: Tensor, threshold: float | Tensor) -> Tensor:
     Raises:
         ValueError: a threshold is NaN or infinite.
     """
-    limits = torch.as_tensor(threshold, dtype=torch.float64, device=scores.device)
+    exact = scores.to(exact_device(scores.device))
+    limits = torch.as_tensor(threshold, dtype=torch.float64, device=exact.device)
     if not limits.isfinite().all():
         wrong = float(limits[~limits.isfinite()][0])
         raise ValueError(f"The threshold must be a finite number, got {wrong}.")
-    return scores.double() >= limits
+    return (exact.double() >= limits).to(scores.device)
 
 
 def usage(neighbors: Neighbors, bank_size: int, k: int | None = None) -> Tensor:

@@ -14,6 +14,7 @@ __all__ = [
     "Scoring",
     "ask_for_large_pages",
     "data_roots",
+    "preferred_device",
     "session_upload_limit",
     "workspace_home",
 ]
@@ -63,6 +64,11 @@ def data_roots() -> tuple[Path, ...]:
     given = os.environ.get("NNGUIDE_DATA_ROOTS", "")
     roots = [Path(part) for part in given.split(os.pathsep) if part]
     return tuple(root.expanduser().resolve() for root in roots or [Path.cwd(), Path.home() / "nnguide-data"])
+
+
+def preferred_device() -> str | None:
+    """Return the device to compute on where nobody chooses one: NNGUIDE_DEVICE, None if it is not set."""
+    return os.environ.get("NNGUIDE_DEVICE") or None
 
 
 def session_upload_limit() -> int:

@@ -399,13 +399,17 @@ def test_a_bank_moves_as_a_whole() -> None:
     assert moved.ids == bank.ids
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_a_bank_on_cuda_is_the_bank_of_the_cpu() -> None:
+def test_a_bank_on_cuda_is_the_bank_of_the_cpu(cuda: torch.device) -> None:
     z, how = features(100, 16), BankSettings(react_percentile=90.0, fraction=0.5)
     on_cpu = build_bank(z, head=linear(16), settings=how)
-    on_cuda = build_bank(z.cuda(), head=linear(16).cuda(), settings=how)
+    on_cuda = build_bank(z.to(cuda), head=linear(16).to(cuda), settings=how)
     assert {tensor.device.type for tensor in (on_cuda.rows, on_cuda.energies, on_cuda.positions)} == {"cuda"}
     assert torch.equal(on_cuda.positions.cpu(), on_cpu.positions)
     assert on_cuda.react_threshold == on_cpu.react_threshold
     torch.testing.assert_close(on_cuda.rows.cpu(), on_cpu.rows, rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_is_run_where_it_is(cuda: torch.device) -> None:
+    energies = build_bank(features(20, 16), head=linear(16).to(cuda)).energies
+    assert energies.device.type == "cpu"
+    torch.testing.assert_close(energies, build_bank(features(20, 16), head=linear(16)).energies)

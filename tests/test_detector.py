@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -880,37 +881,63 @@ def test_fit_moves_the_encoder_to_the_device_it_is_given() -> None:
     assert torch.device("cpu") in encoder.sent
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_the_bank_follows_an_encoder_that_is_moved(tmp_path: Path) -> None:
+def test_the_bank_follows_an_encoder_that_is_moved(cuda: torch.device, tmp_path: Path) -> None:
     encoder, head = nn.Linear(WIDTH, WIDTH).requires_grad_(False), linear()
     images = normal(30)
     detector = NNGuide(encoder, head, 5).fit_features(images)
     on_cpu = detector(images)
     detector.save(tmp_path / "detector.safetensors")
-    encoder.cuda()
-    assert detector(images).device.type == head.weight.device.type == "cuda"
-    torch.testing.assert_close(detector(images).cpu(), on_cpu, rtol=1e-4, atol=1e-4)
+    encoder.to(cuda)
+    assert torch.equal(detector(images), detector(images.to(cuda)).cpu())
+    assert head.weight.device == detector.bank.rows.device == cuda  # type: ignore[union-attr]
+    torch.testing.assert_close(detector(images), on_cpu, rtol=1e-4, atol=1e-4)
     loaded = NNGuide.load(tmp_path / "detector.safetensors", encoder, head)
     torch.testing.assert_close(loaded(images), detector(images))
-    assert head.weight.device.type == "cuda"
+    assert head.weight.device == cuda
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("scoring", ["paper", "cosine"])
-def test_scores_on_cuda_are_those_of_the_cpu(scoring: Any, tmp_path: Path) -> None:
+def test_scores_on_cuda_are_those_of_the_cpu(scoring: Any, cuda: torch.device, tmp_path: Path) -> None:
     z, queries, encoder = normal(200), normal(20, seed=1), nn.Identity()
     how: dict[str, Any] = {"react_percentile": 90.0, "fraction": 0.5}
     on_cpu = NNGuide(encoder, linear(), 10, scoring, **how).fit_features(z)
-    on_cuda = NNGuide(encoder, linear(), 10, scoring, **how).to("cuda").fit_features(z)
-    scores = on_cuda.predict_features(queries)
-    assert scores.device.type == on_cuda.device.type == "cuda"  # type: ignore[union-attr]
+    on_cuda = NNGuide(encoder, linear(), 10, scoring, **how).to(cuda).fit_features(z)
+    scores = on_cuda.predict_features(queries.to(cuda))
+    assert scores.device == on_cuda.device == cuda
     torch.testing.assert_close(scores.cpu(), on_cpu.predict_features(queries), rtol=1e-5, atol=1e-5)
     on_cuda.save(tmp_path / "detector.safetensors")
     loaded = NNGuide.load(tmp_path / "detector.safetensors", encoder)
     torch.testing.assert_close(loaded(queries), scores.cpu(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(loaded.to("cuda")(queries.cuda()), scores)
+    torch.testing.assert_close(loaded.to(cuda)(queries.to(cuda)), scores)
+
+
+@pytest.mark.parametrize("scoring", ["paper", "cosine"])
+@pytest.mark.parametrize("percentile", [None, 90.0])
+def test_results_lie_where_the_queries_do(gpu: torch.device, scoring: Any, percentile: float | None) -> None:
+    network = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), linear()).requires_grad_(False).eval()
+    encoder, head, images = network[:2], network[2], normal(60)
+    on_cpu = NNGuide(encoder, head, 5, scoring, react_percentile=percentile).fit([images])
+    expected, there = on_cpu(images), images.to(gpu)
+    network.to(gpu)
+    detector = NNGuide(encoder, head, 5, scoring, react_percentile=percentile).fit([images])
+    for queries in (images, there):
+        scores = detector(queries)
+        assert scores.device == queries.device
+        torch.testing.assert_close(scores.cpu(), expected, rtol=1e-4, atol=1e-4)
+        found = detector.neighbors_features(queries.abs(), exclude=torch.tensor([1, 2]))
+        lie = {field.name: getattr(found, field.name).device for field in fields(found)}
+        assert set(lie.values()) == {queries.device}
+        assert found.score_at(3).device == found.shares.device == queries.device
+    assert network(there).device.type == gpu.type  # encoder and head were not torn apart
+
+
+def test_a_bank_on_the_cpu_is_searched_on_the_device_that_is_named(cuda: torch.device) -> None:
+    z, queries = normal(300), normal(50, seed=1)
+    expected = NNGuide(None, linear(), 10).fit_features(z).neighbors_features(queries)
+    detector = NNGuide(None, linear(), 10, search_device=cuda).fit_features(z)
+    found = detector.neighbors_features(queries, exclude=None)
+    assert detector.bank.rows.device == found.indices.device == torch.device("cpu")  # type: ignore[union-attr]
+    assert torch.equal(found.indices, expected.indices)
 
 
 def test_the_example_in_the_docstring_is_true() -> None:

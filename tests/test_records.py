@@ -97,9 +97,19 @@ def test_all_that_can_move_a_number_changes_the_runs_id(change):
     assert run(**change).id != run().id
 
 
-@pytest.mark.parametrize("change", [{"model_name": "other"}, {"created": datetime(2020, 1, 1, tzinfo=UTC)}])
-def test_names_and_dates_do_not_change_the_runs_id(change):
-    assert run(**change).id == run().id
+@pytest.mark.parametrize(
+    "change",
+    [{"model_name": "other"}, {"created": datetime(2020, 1, 1, tzinfo=UTC)}, {"device": "cuda (made up)"}],
+)
+def test_names_dates_and_the_device_do_not_change_the_runs_id(change):
+    assert (run(**change).id, run(**change).question) == (run().id, run().question)
+
+
+def test_the_device_comes_back_from_json_and_is_unknown_in_runs_of_before():
+    text = run(device="cuda (made up)").to_json()
+    assert Run.from_json(text).device == "cuda (made up)"
+    before = {name: value for name, value in json.loads(text).items() if name != "device"}
+    assert Run.from_json(json.dumps(before)).device == ""
 
 
 def test_the_question_stays_while_k_threshold_and_versions_move():

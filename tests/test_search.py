@@ -710,12 +710,85 @@ def test_scaling_brings_a_row_near_one_without_changing_a_bit(row):
     assert (near.double() * 2.0 ** float(power))[kept].equal(rows.double()[kept])
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @given(case=hard_cases())
-@settings(max_examples=100, deadline=None, derandomize=True)
-def test_no_case_can_be_found_that_a_gpu_gets_wrong(case):
-    queries, bank = torch.from_numpy(case.queries).cuda(), torch.from_numpy(case.bank).cuda()
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_no_case_can_be_found_that_a_gpu_gets_wrong(cuda, case):
+    queries, bank = torch.from_numpy(case.queries).to(cuda), torch.from_numpy(case.bank).to(cuda)
     problem = replace(problem_of(case), queries=queries, magnitudes=magnitudes(queries), rows=BankRows(bank))
     found = topk.search(problem, topk.engines(queries.device, 24), {})
     assert_best(TopK(found.values.cpu(), found.indices.cpu()), case)
+
+
+@pytest.mark.usefixtures("nothing_small")
+@pytest.mark.parametrize("lies", ["both there", "queries there", "bank there", "an array", "prepared"])
+def test_a_gpu_answers_where_the_queries_lie(cuda, rng, lies):
+    queries, bank = features(rng, 40, 24), features(rng, 900, 24)
+    near, rows = torch.from_numpy(queries), torch.from_numpy(bank)
+    given = {
+        "both there": (near.to(cuda), rows.to(cuda)),
+        "queries there": (near.to(cuda), rows),
+        "bank there": (near, rows.to(cuda)),
+        "an array": (near.to(cuda), bank),
+        "prepared": (near.to(cuda), prepare(rows, device="cuda")),
+    }[lies]
+    own = torch.arange(40)[:, None]
+    found = topk_inner_product(*given, 7, exclude=own, device="cuda")
+    assert found.values.device == found.indices.device == given[0].device
+    absent = [{row} for row in range(40)]
+    assert_best(TopK(found.values.cpu(), found.indices.cpu()), Case(queries, bank, 7, own, absent))
+
+
+def test_a_bank_too_large_for_a_gpu_is_sent_there_in_parts(cuda, rng):
+    queries, bank = features(rng, 40, 24), features(rng, 3000, 24)
+    found = topk_inner_product(
+        torch.from_numpy(queries), torch.from_numpy(bank), 7, device=cuda, budget=4 * bank.nbytes - 8
+    )
+    assert_best(found, Case(queries, bank, 7))
+
+
+@pytest.mark.parametrize("lies", ["both there", "queries there", "bank there"])
+def test_what_lies_on_a_macs_gpu_is_searched_on_the_cpu(mps, rng, lies):
+    queries, bank = features(rng, 40, 24), features(rng, 900, 24)
+    near, rows = torch.from_numpy(queries), torch.from_numpy(bank)
+    near, rows = (
+        near.to(mps) if lies != "bank there" else near,
+        rows.to(mps) if lies != "queries there" else rows,
+    )
+    for searched_bank in (rows, prepare(rows)):
+        found = topk_inner_product(near, searched_bank, 7)
+        assert found.values.device == found.indices.device == near.device
+        assert_best(TopK(found.values.cpu(), found.indices.cpu()), Case(queries, bank, 7))
+
+
+def test_what_torch_holds_and_does_not_use_counts_as_free(cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 800)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 300)
+    assert topk._default_budget(cuda) == (100 + 800 - 300) // 2
+
+
+def test_many_small_products_are_computed_in_calls_that_every_cublas_bears(monkeypatch, rng):
+    monkeypatch.setattr(exact, "_MOST_PRODUCTS", 3)
+    queries, rows = (
+        torch.from_numpy(features(rng, 8, 5)),
+        torch.from_numpy(features(rng, 16, 5)).view(8, 2, 5),
+    )
+    with mock.patch.object(torch, "bmm", wraps=torch.bmm) as bmm:
+        values = exact.exact_values(queries, rows)
+    assert [len(call.args[0]) for call in bmm.call_args_list] == [3, 3, 2]
+    torch.testing.assert_close(values, (queries[:, None] * rows).sum(dim=2))
+
+
+@pytest.mark.usefixtures("nothing_small")
+def test_a_bank_is_encoded_before_only_where_a_gpu_has_room_for_it(cuda, rng, monkeypatch):
+    queries, bank = torch.from_numpy(features(rng, 40, 24)), torch.from_numpy(features(rng, 900, 24))
+    assert prepare(bank, device=cuda).segments
+    monkeypatch.setattr(topk, "_default_budget", lambda _: 2 * bank.numel() - 1)
+    narrow = prepare(bank, device=cuda)
+    assert not narrow.segments
+    assert_best(topk_inner_product(queries, narrow, 7), Case(queries.numpy(), bank.numpy(), 7))

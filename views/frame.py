@@ -122,4 +122,6 @@ def _drawn(run: Run) -> str:
 
 
 def _versions(run: Run) -> str:
-    return ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    """Return what computed the run's numbers: versions, and the device where it is known."""
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return f"{versions}; features computed on {run.device}" if run.device else versions

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from nnguide_core import devices
 from nnguide_core.demo import demo_spec
 from nnguide_core.errors import ModelError
 from nnguide_core.models import ModelSpec, Precision, available, weights_of
@@ -14,7 +15,7 @@ from views import resources, state
 from views.text import literal
 from views.upload_memory import free
 
-__all__ = ["bank_options", "choose_model", "class_names"]
+__all__ = ["bank_options", "choose_device", "choose_model", "class_names"]
 
 _DEMO, _TORCHVISION, _TIMM, _OWN = "demo classifier", "torchvision", "timm", "own checkpoint"
 _RANDOM = "random weights"
@@ -44,6 +45,19 @@ def choose_model() -> ModelSpec | None:
     if source == _TORCHVISION:
         return _torchvision()
     return _timm() if source == _TIMM else _own()
+
+
+def choose_device() -> str | None:
+    """Return the device that the user chooses to compute on; None for the usual one."""
+    usual = devices.describe_device(devices.choose_device())
+    chosen = st.selectbox(
+        "Device",
+        [devices.AUTO, *devices.available_devices()],
+        format_func=lambda name: f"Automatic: {usual}" if name == devices.AUTO else name,
+        key=state.field("device", devices.AUTO),
+        help="Computes features and searches neighbours. A Mac's GPU (mps) computes features only.",
+    )
+    return None if chosen == devices.AUTO else chosen
 
 
 def bank_options(*, with_split: bool = True) -> tuple[BankSettings, float]:

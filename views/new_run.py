@@ -14,7 +14,7 @@ from views import draft, job_panel, resources, state
 from views.check_view import show_check
 from views.current import View, current
 from views.frame import errors_as_sentences
-from views.model_choice import bank_options, choose_model
+from views.model_choice import bank_options, choose_device, choose_model
 from views.text import literal, markdown_text
 
 __all__ = ["WAYS", "choose_way", "earlier_runs", "jobs", "open_run", "own_images", "take_results"]
@@ -75,12 +75,13 @@ def own_images() -> None:
     with st.container():
         st.subheader("2. Model")
         spec = _in_words(choose_model)
+        device = _in_words(choose_device)
     with st.expander("3. Bank and scoring"):
         settings, share = bank_options()
     checked = None
     draft.note("")
     if spec is not None and draft.chosen():
-        checked = _check_and_compute(Plan(spec, draft.chosen(), settings, share))
+        checked = _check_and_compute(Plan(spec, draft.chosen(), settings, share, device))
     job_panel.job_panel(job_panel.COMPUTING)
     if checked is not None and checked.result is not None:
         show_check(checked.result)

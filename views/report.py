@@ -134,6 +134,7 @@ def _run(view: View) -> str:
         ("k", str(run.k)),
         ("threshold", f"{number(view.threshold)} ({rule_in_words(run.threshold)})"),
         ("verdicts", f"{len(view.verdicts):,}"),
+        ("features computed on", run.device or "an unknown device"),
         ("made", f"{run.created:%Y-%m-%d %H:%M} UTC"),
     ]
     rows = "".join(f"<tr><th>{name}</th><td>{_text(value)}</td></tr>" for name, value in facts)

@@ -201,6 +201,10 @@ def _add_bank(command: argparse.ArgumentParser) -> None:
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device",
+        help='"cuda", "cuda:1", "mps" or "cpu" (default: NNGUIDE_DEVICE, else the fastest kind that is here)',
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
     command.add_argument("--strict", action="store_true", help="exit with 3 if any file was skipped")

@@ -14,10 +14,11 @@ from nnguide_core.cli.inputs import (
     settings_of,
     spec_of,
 )
-from nnguide_core.cli.outputs import tell_metrics, tell_report
+from nnguide_core.cli.outputs import computed_on, tell_metrics, tell_report
 from nnguide_core.cli.runs import clean, list_runs
 from nnguide_core.datasets import split
 from nnguide_core.detector import NNGuide
+from nnguide_core.devices import choose_device, exact_device
 from nnguide_core.errors import BankMismatchError, DatasetError
 from nnguide_core.evaluation import Evaluation, Judged, Part, Question, evaluate, neighbors
 from nnguide_core.evaluation.plans import check_not_empty, unique_name
@@ -43,25 +44,26 @@ def _fit(options: Namespace) -> int:
     """Write a detector file; return how many files were skipped."""
     settings = settings_of(options)
     with console(options) as told:
-        classifier = load_model(spec_of(options))
+        classifier = load_model(spec_of(options), options.device)
         bank, held_out = _split(options, told)
         tell_report(told, (bank, held_out), classifier.class_names)
         question = ask(classifier, (bank, held_out), settings, workspace=Workspace(), progress=told.progress)
         _tell_failed(told, question.parts)
         # "auto" can mean another precision on the machine that scores.
         spec = {**spec_as_json(classifier.spec), "precision": classifier.precision}
-        answered = evaluate(replace(question, spec=spec), k=options.k, baselines=())
+        answered = evaluate(replace(question, spec=spec), k=options.k, baselines=(), device=options.device)
         threshold = save_detector(answered, options.out, options.k, Threshold("id_kept", options.keep))
         told.say(
             f"Wrote {options.out}: {answered.bank.size:,} of {len(bank.images):,} bank images, "
             f"k = {options.k}, threshold {threshold:.4f} (keeps at least {100 * options.keep:g} % of "
-            f"{len(held_out.images):,} held-out ID images).",
+            f"{len(held_out.images):,} held-out ID images).{computed_on(question.device)}",
             detector=str(options.out),
             bank=answered.bank.size,
             bank_images=len(bank.images),
             held_out=len(held_out.images),
             k=options.k,
             threshold=threshold,
+            device=question.device,
         )
     return told.skipped
 
@@ -70,6 +72,7 @@ def _score(options: Namespace) -> int:
     """Write a table of judged images; return how many files were skipped."""
     with console(options) as told:
         detector = NNGuide.load(options.detector)
+        detector.search_device = exact_device(choose_device(options.device))
         about = checked(detector.provenance, options.detector.name)
         bank = bank_dataset(about, detector)
         k = detector.k if options.k is None else options.k
@@ -92,13 +95,13 @@ def _evaluate(options: Namespace) -> int:
     """Print a table of metrics; return how many files were skipped."""
     settings = settings_of(options)
     with console(options) as told:
-        classifier = load_model(spec_of(options))
+        classifier = load_model(spec_of(options), options.device)
         datasets = evaluated_datasets(options, told)
         tell_report(told, datasets, classifier.class_names)
         workspace = Workspace()
         question = ask(classifier, datasets, settings, workspace=workspace, progress=told.progress)
         _tell_failed(told, question.parts)
-        answered = evaluate(question, k=options.k)
+        answered = evaluate(question, k=options.k, device=options.device)
         workspace.save_run(answered.run(options.k))
         tell_metrics(told, answered, options.k)
     return told.skipped
@@ -111,8 +114,9 @@ def _demo(options: Namespace) -> int:
         question = ask_demo(workspace, settings_of(options))
         tell_report(told, [part.dataset for part in question.parts], question.class_names)
         if options.recompute:
-            question = replace(question, parts=_recomputed(question, workspace, told))
-        tell_metrics(told, evaluate(question, k=options.k, baselines=_DEMO_BASELINES), options.k)
+            question = replace(question, parts=_recomputed(question, workspace, options.device, told))
+        answered = evaluate(question, k=options.k, baselines=_DEMO_BASELINES, device=options.device)
+        tell_metrics(told, answered, options.k)
     return told.skipped
 
 
@@ -133,7 +137,7 @@ def _split(options: Namespace, told: Console) -> tuple[Dataset, Dataset]:
 
 def _classifier_of(options: Namespace, about: Mapping[str, Any]) -> Classifier:
     """Return the model that a detector file was fitted with."""
-    classifier = load_model(spec_from_json(about["spec"], options.checkpoint))
+    classifier = load_model(spec_from_json(about["spec"], options.checkpoint), options.device)
     if classifier.fingerprint != about["model"]:
         raise BankMismatchError(
             f"{options.detector.name} was fitted with another {classifier.name} than was loaded now: "
@@ -156,11 +160,13 @@ def _judged(classifier: Classifier, detector: NNGuide, bank: Dataset, part: Part
     return Evaluation(question, detector, (Judged(part.dataset, part.features, found, {}),), {})
 
 
-def _recomputed(question: Question, workspace: Workspace, told: Console) -> tuple[Part, ...]:
+def _recomputed(
+    question: Question, workspace: Workspace, device: str | None, told: Console
+) -> tuple[Part, ...]:
     from nnguide_core.demo import demo_spec
 
     datasets = [part.dataset for part in question.parts]
-    classifier = load_model(demo_spec(), "cpu")
+    classifier = load_model(demo_spec(), device or "cpu")
     return extract_parts(classifier, datasets, workspace=workspace, progress=told.progress, anew=True)
 
 
@@ -177,7 +183,8 @@ def _tell_flagged(options: Namespace, told: Console, answered: Evaluation, k: in
     told.say(
         f"Wrote {options.out}: {flagged:,} of {images:,} images flagged as OOD "
         f"(score ≥ {threshold:.4f}, k = {k})."
-        + (f" {images - scored:,} have no score." if scored < images else ""),
+        + (f" {images - scored:,} have no score." if scored < images else "")
+        + computed_on(judged.features.device),
         table=str(options.out),
         images=images,
         without_score=images - scored,
@@ -185,6 +192,7 @@ def _tell_flagged(options: Namespace, told: Console, answered: Evaluation, k: in
         threshold=threshold,
         k=k,
         bank=answered.bank.size,
+        device=judged.features.device,
     )
 
 

@@ -15,7 +15,7 @@ from nnguide_core.intervals import Interval
 from nnguide_core.names import visible
 from nnguide_core.records import Dataset, ImageRef, Threshold
 
-__all__ = ["tell_metrics", "tell_report"]
+__all__ = ["computed_on", "tell_metrics", "tell_report"]
 
 _NAMED = 8  # classes that a sentence names
 
@@ -47,7 +47,8 @@ def tell_metrics(told: Console, evaluation: Evaluation, k: int) -> None:
     told.say(
         "\n".join(
             [
-                f"Bank: {evaluation.bank.size:,} of {offered:,} images. {lines[0]}",
+                f"Bank: {evaluation.bank.size:,} of {offered:,} images."
+                f"{computed_on(evaluation.question.device)} {lines[0]}",
                 *lines[1:],
                 *not_defined,
                 *without,
@@ -63,6 +64,11 @@ def tell_metrics(told: Console, evaluation: Evaluation, k: int) -> None:
         not_defined=not_defined,
         without=dict(evaluation.without),
     )
+
+
+def computed_on(device: str) -> str:
+    """Return a sentence with the device that computed the features, "" where that is not known."""
+    return f" Features computed on {device}." if device else ""
 
 
 def _unknown_in_words(datasets: Sequence[Dataset], class_names: Sequence[str]) -> list[str]:

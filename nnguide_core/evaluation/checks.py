@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from nnguide_core.datasets.report import DatasetReport, report
-from nnguide_core.errors import ModelError
+from nnguide_core.devices import choose_device, exact_device
+from nnguide_core.errors import DeviceError, ModelError
 from nnguide_core.evaluation.plans import Plan, prepared
 from nnguide_core.features import extract
 from nnguide_core.images.previews import previews
@@ -102,8 +103,8 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
     _say(context, "Loading the model")
     began = time.monotonic()
     try:
-        classifier = load_model(with_class_count(plan.spec))
-    except ModelError as error:
+        classifier = load_model(with_class_count(plan.spec), plan.device)
+    except (ModelError, DeviceError) as error:
         total = sum(len(each.images) for each in datasets)
         return Check(found, skipped, None, str(error), {}, total)
     card = _card(datasets[0], classifier, time.monotonic() - began, context)
@@ -117,7 +118,7 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
         unknown_labels(datasets, classifier.class_names),
         to_compute=sum(left),
         sets_to_compute=len(left),
-        search=_search_seconds(datasets, classifier.width),
+        search=_search_seconds(datasets, classifier.width, exact_device(choose_device(plan.device))),
         class_cautions=tuple(class_cautions(datasets, classifier.class_names)),
     )
 
@@ -266,11 +267,14 @@ def _rate(dataset: Dataset, classifier: Classifier, context: JobContext) -> tupl
     return (last - first) / max(ended - began, 1e-6) if len(times) > 1 else None, began - start
 
 
-def _search_seconds(datasets: Sequence[Dataset], width: int) -> float:
+def _search_seconds(datasets: Sequence[Dataset], width: int, device: torch.device) -> float:
     """Compare some noise as wide as the features, and return how long all queries will take by that."""
     bank = sum(len(each.images) for each in datasets if each.role is Role.BANK)
     queries = sum(len(each.images) for each in datasets if each.role is not Role.BANK)
-    rows, noise = torch.ones(_TRIED_BANK, width), torch.ones(_TRIED_QUERIES, width)
-    began = time.monotonic()
-    torch.topk(noise @ rows.T, 100)
+    rows = torch.ones(_TRIED_BANK, width, device=device)
+    noise = torch.ones(_TRIED_QUERIES, width, device=device)
+    began = 0.0
+    for _ in range(2):  # the first time also counts what a device must load
+        began = time.monotonic()
+        torch.topk(noise @ rows.T, 100).values.cpu()  # a GPU has not finished before its answer is there
     return (time.monotonic() - began) * (bank / _TRIED_BANK) * (queries / _TRIED_QUERIES)

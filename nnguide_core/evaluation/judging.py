@@ -17,6 +17,7 @@ from nnguide_core import cautions, metrics
 from nnguide_core.bank import FeatureBank
 from nnguide_core.baselines import BASELINES, KNN_NEIGHBOURS, Reference, baseline_scores
 from nnguide_core.detector import NNGuide
+from nnguide_core.devices import choose_device, exact_device
 from nnguide_core.errors import DatasetError, NNGuideWarning, RequiresFittingException
 from nnguide_core.records import (
     Dataset,
@@ -68,8 +69,8 @@ class Question:
     model: str  # the model's fingerprint
     model_name: str
     class_names: tuple[str, ...]  # C names, by the model's class index
-    head: torch.nn.Linear | None  # features (N, D) -> logits (N, C); None where only the logits are known
-    parts: tuple[Part, ...]  # one bank, any number of ID and OOD datasets
+    head: torch.nn.Linear | None  # on the CPU, features (N, D) -> logits (N, C); None: only logits are known
+    parts: tuple[Part, ...]  # on the CPU: one bank, any number of ID and OOD datasets
     settings: BankSettings = field(default_factory=BankSettings)
     spec: Mapping[str, Any] | None = None  # how to load the model again, JSON-able; None for features alone
 
@@ -103,7 +104,13 @@ class Question:
             k=k,
             threshold=rule,
             classes=fingerprint("classes", *self.class_names),
+            device=self.device,
         )
+
+    @property
+    def device(self) -> str:
+        """What computed the features, in words: several where they came from several; "" if not known."""
+        return ", ".join(dict.fromkeys(part.features.device for part in self.parts if part.features.device))
 
 
 @dataclass(frozen=True)
@@ -247,16 +254,19 @@ def evaluate(
     k: int = DEFAULT_K,
     baselines: Sequence[str] | None = None,
     on_step: OnStep = lambda _: None,
+    device: torch.device | str | None = None,
 ) -> Evaluation:
-    """Fit the bank and judge every query dataset.
+    """Fit the bank and judge every query dataset. All of the answer is on the CPU.
 
     Args:
         question: model, parts and bank settings.
         k: the fewest neighbours that must be there; up to 100 are kept where the bank has them.
         baselines: names from baselines.BASELINES; all if not given.
         on_step: told in words what is being done; may raise CancelledError.
+        device: where neighbours are searched, as choose_device takes it; the CPU for a Mac's GPU.
 
     Raises:
+        DeviceError: there is no such device here.
         DatasetError: not exactly one bank.
         ValueError: the bank is smaller than k, or holds NaN.
         BankMismatchError: queries of another width.
@@ -265,7 +275,7 @@ def evaluate(
         NNGuideWarning: scores may mislead; Evaluation.cautions says so too.
     """
     on_step("Building the bank")
-    detector = _fitted(question, k)
+    detector = _fitted(question, k, exact_device(choose_device(device)))
     judged = []
     for part in question.queries:
         on_step(f"Searching the neighbours of {part.dataset.name}")
@@ -335,10 +345,11 @@ def neighbors(detector: NNGuide, part: Part, k: int, *, fewest: int | None = Non
     )
 
 
-def _fitted(question: Question, k: int) -> NNGuide:
+def _fitted(question: Question, k: int, device: torch.device) -> NNGuide:
     bank = question.bank
     known = bool((bank.features.labels >= 0).any())
-    return NNGuide(None, question.head, k, **asdict(question.settings)).fit_features(
+    detector = NNGuide(None, question.head, k, **asdict(question.settings), search_device=device)
+    return detector.fit_features(
         bank.features.features,
         bank.features.labels if known else None,
         logits=bank.features.logits,

@@ -56,6 +56,7 @@ class Plan:
     datasets: tuple[Chosen, ...]
     settings: BankSettings = field(default_factory=BankSettings)
     bank_share: float = 0.5  # of each class of an ID dataset that is split, in (0, 1)
+    device: str | None = None  # to compute on; chosen where it is computed if not given
 
     @property
     def key(self) -> str:
@@ -69,7 +70,8 @@ class Plan:
         spec["class_names"] = None if self.spec.class_names is None else list(self.spec.class_names)
         datasets = [asdict(each) for each in self.datasets]
         settings = asdict(self.settings)
-        return {"spec": spec, "datasets": datasets, "settings": settings, "bank_share": self.bank_share}
+        others = {"bank_share": self.bank_share, "device": self.device}
+        return {"spec": spec, "datasets": datasets, "settings": settings, **others}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Plan":
@@ -84,7 +86,8 @@ class Plan:
             spec["class_names"] = None if spec["class_names"] is None else tuple(spec["class_names"])
             datasets = tuple(_chosen_from(each) for each in content["datasets"])
             settings = BankSettings(**content["settings"])
-            return cls(ModelSpec(**spec), datasets, settings, float(content["bank_share"]))
+            share, device = float(content["bank_share"]), content.get("device")
+            return cls(ModelSpec(**spec), datasets, settings, share, device)
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError("What this job was to do cannot be read any more: start it anew.") from error
 
@@ -157,7 +160,7 @@ def compute(
     datasets = prepared(workspace, plan)
     context.check()
     context.progress(Progress(0, 0, 0.0, step="Loading the model"))
-    classifier = load_model(plan.spec)
+    classifier = load_model(plan.spec, plan.device)
     context.check()
     question = ask(
         classifier,
@@ -167,11 +170,16 @@ def compute(
         progress=context.progress,
         cancelled=context.cancelled,
     )
-    return answer(workspace, question, context, on_answer)
+    return answer(workspace, question, context, on_answer, device=plan.device)
 
 
 def answer(
-    workspace: Workspace, question: Question, context: JobContext, on_answer: OnAnswer = lambda _: None
+    workspace: Workspace,
+    question: Question,
+    context: JobContext,
+    on_answer: OnAnswer = lambda _: None,
+    *,
+    device: str | None = None,
 ) -> str:
     """Judge the queries once, so that what cannot work is said now; keep the run, return its question.
 
@@ -184,7 +192,7 @@ def answer(
         context.progress(Progress(0, 0, 0.0, step=step))
 
     try:
-        answered: Evaluation = evaluate(question, k=1, on_step=on_step)
+        answered: Evaluation = evaluate(question, k=1, on_step=on_step, device=device)
     except ValueError as error:
         raise DatasetError(str(error)) from error
     run = answered.run(min(DEFAULT_K, answered.k_max))

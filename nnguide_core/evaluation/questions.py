@@ -1,5 +1,6 @@
 """Questions between sessions: asked of images, kept in the workspace, opened again by a link or a restart."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def ask(
         classifier.fingerprint,
         classifier.name,
         classifier.class_names,
-        classifier.head,
+        _on_cpu(classifier.head),
         parts,
         settings or BankSettings(),
         spec_as_json(classifier.spec),
@@ -221,3 +222,10 @@ def _linear(tensors: Mapping[str, torch.Tensor]) -> torch.nn.Linear | None:
 def _head_key(run: Run) -> str:
     """Return under which key a run's head and class names are kept; one network may have several names."""
     return fingerprint("head", run.model, run.classes) if run.classes else run.model
+
+
+def _on_cpu(head: torch.nn.Linear | None) -> torch.nn.Linear | None:
+    """Return the head itself where it is on the CPU, else a copy there: the network needs its own."""
+    if head is None or head.weight.device.type == "cpu":
+        return head
+    return copy.deepcopy(head).cpu()

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnguide_core.datasets import labels_for
+from nnguide_core.devices import describe_device
 from nnguide_core.errors import CancelledError, ModelError
 from nnguide_core.features.compute_threads import ComputeThreads
 from nnguide_core.features.shards import Shard, ShardFolder
@@ -161,6 +162,7 @@ class _Extraction:
                 Skipped(dataset.images[position].path, self._failed[position])
                 for position in sorted(self._failed)
             ),
+            device=describe_device(self._classifier.device),
         )
 
     def _computed(self, pool: Workers) -> Generator["_Batch"]:
@@ -215,10 +217,11 @@ class _Extraction:
 
     def _forward_piece(self, images: Tensor) -> tuple[Tensor, Tensor]:
         classifier = self._classifier
-        if classifier.device.type == "cuda":
+        is_cuda = classifier.device.type == "cuda"
+        if is_cuda:
             images = images.pin_memory()
         # A permuted (B, H, W, 3) is what "channels last" means: nothing is copied.
-        images = images.to(classifier.device, non_blocking=True).permute(0, 3, 1, 2)
+        images = images.to(classifier.device, non_blocking=is_cuda).permute(0, 3, 1, 2)
         features, logits = classifier.forward(classifier.normalise(images))
         return features.cpu(), logits.cpu()
 

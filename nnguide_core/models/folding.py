@@ -77,22 +77,27 @@ def _is_plain_norm(module: nn.Module) -> bool:
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Give the convolution the weights that do the batch norm's work too, computed in float64."""
+    """Give the convolution the weights that do the batch norm's work too, computed in float64 on the CPU."""
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
         raise ValueError("A batch norm without running statistics cannot be folded.")
     with torch.no_grad():
-        scale = (variance.double() + norm.eps).rsqrt()
-        shift = -mean.double() * scale
+        scale = (_exact(variance) + norm.eps).rsqrt()
+        shift = -_exact(mean) * scale
         if convolution.bias is not None:
-            shift += convolution.bias.double() * scale
+            shift += _exact(convolution.bias) * scale
         if norm.affine:
-            scale, shift = scale * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
-        weight = convolution.weight.double() * scale.view(-1, 1, 1, 1)
-        dtype = convolution.weight.dtype
+            scale, shift = scale * _exact(norm.weight), shift * _exact(norm.weight) + _exact(norm.bias)
+        weight = _exact(convolution.weight) * scale.view(-1, 1, 1, 1)
+        device, dtype = convolution.weight.device, convolution.weight.dtype
         layout = torch.channels_last if _is_channels_last(convolution.weight) else torch.contiguous_format
-        convolution.weight = nn.Parameter(weight.to(dtype, memory_format=layout), requires_grad=False)
-        convolution.bias = nn.Parameter(shift.to(dtype), requires_grad=False)
+        weight, shift = weight.to(dtype, memory_format=layout).to(device), shift.to(dtype).to(device)
+        convolution.weight = nn.Parameter(weight, requires_grad=False)
+        convolution.bias = nn.Parameter(shift, requires_grad=False)
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.cpu().double()  # a Mac's GPU has no float64
 
 
 def _is_channels_last(weight: Tensor) -> bool:

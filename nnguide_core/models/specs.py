@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from nnguide_core.devices import choose_device, describe_device
 from nnguide_core.errors import ModelError
 from nnguide_core.images.preprocessing import Preprocess
 from nnguide_core.models import architectures, checkpoints
@@ -137,7 +138,7 @@ class Classifier:
             "logits": "head of the features" if self.split.exact else "whole network",
             "image": self.preprocess.describe(),
             "precision": self.precision,
-            "device": str(self.device),
+            "device": describe_device(self.device),
             "fingerprint": self.fingerprint,
         }
 
@@ -147,9 +148,10 @@ def load_model(spec: ModelSpec, device: torch.device | str | None = None) -> Cla
 
     Args:
         spec: which one.
-        device: where it computes; a CUDA device if there is one, else the CPU.
+        device: where it computes, as choose_device takes it.
 
     Raises:
+        DeviceError: there is no such device here.
         ModelError: no such network, weights that cannot be had, no features to be found, or class names that
             do not fit; CheckpointError where the checkpoint is at fault.
     """
@@ -159,8 +161,9 @@ def load_model(spec: ModelSpec, device: torch.device | str | None = None) -> Cla
     split = find_split(network, probe, spec.feature_layer)
     names = _class_names(spec, built, split.class_count)
     identity = _identity(spec.architecture, network, split, built.preprocess)
-    network = network.to(_device(device)).to(memory_format=torch.channels_last)
-    probe = probe.to(_device(device), memory_format=torch.channels_last)
+    where = choose_device(device)
+    network = network.to(where).to(memory_format=torch.channels_last)
+    probe = probe.to(where, memory_format=torch.channels_last)
     fold_batch_norms(network, probe)
     precision = _precision(spec.precision, network, split, probe)
     if precision != "float32":
@@ -228,12 +231,6 @@ def _weights(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """Return what counts of the state dict, in alphabetical order; how long it was trained does not."""
     state = network.state_dict()
     return ((name, state[name]) for name in sorted(state) if not name.endswith("num_batches_tracked"))
-
-
-def _device(device: torch.device | str | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
 
 
 def _precision(

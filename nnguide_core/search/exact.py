@@ -17,6 +17,7 @@ __all__ = ["EMPTY", "best", "dense", "exact_values", "pack", "unpack", "without"
 EMPTY = -(2**63)  # a key below every other: no row
 _ROWS = 2**32 - 1
 _LEAST_SHARE = 256  # bank rows worth a thread
+_MOST_PRODUCTS = 2**15  # of matrices in one call: 2**16 and more fail in some versions of cuBLAS
 
 
 def pack(values: Tensor, rows: Tensor) -> Tensor:
@@ -44,7 +45,9 @@ def best(keys: Tensor, k: int) -> Tensor:
 
 def exact_values(queries: Tensor, rows: Tensor) -> Tensor:
     """Return the inner products of queries (Q, D) and their own rows (Q, M, D) as float32 (Q, M)."""
-    return torch.bmm(rows.double(), queries.double().unsqueeze(2)).squeeze(2).float()
+    pairs = zip(torch.split(rows, _MOST_PRODUCTS), torch.split(queries, _MOST_PRODUCTS), strict=True)
+    values = [torch.bmm(some.double(), each.double().unsqueeze(2)).squeeze(2) for some, each in pairs]
+    return torch.cat(values).float()
 
 
 def without(scores: Tensor, excluded: Excluded, start: int, absent: float | int) -> None:
@@ -61,8 +64,7 @@ def without(scores: Tensor, excluded: Excluded, start: int, absent: float | int)
 def dense(problem: Problem) -> tuple[Tensor, Tensor]:
     """Return exact values and rows (Q, k) by computing all of them; each thread takes a part of the bank."""
     size = problem.rows.size
-    share = -(-size // thread_count()) if problem.queries.device.type == "cpu" else size
-    share = max(share, _LEAST_SHARE)
+    share = max(-(-size // _tasks(problem)), _LEAST_SHARE)
     tasks = [partial(_part, problem, start, min(start + share, size)) for start in range(0, size, share)]
     return unpack(best(torch.cat(run_all(tasks), dim=1), problem.k))
 
@@ -105,9 +107,14 @@ def _all_keys(values: Tensor, start: int, excluded: Excluded) -> Tensor:
 
 
 def _block_shape(problem: Problem) -> tuple[int, int]:
-    """Return how many queries and bank rows a thread compares at once, within its share of the budget."""
-    share = problem.budget // thread_count()
+    """Return how many queries and bank rows a task compares at once, within its share of the budget."""
+    share = problem.budget // _tasks(problem)
     wide = max(1, min(problem.rows.size, share // 2 // (12 * problem.rows.width + 1)))
     wide = min(wide, max(1, share // 2 // 40))
     many = max(1, share // 2 // (40 * wide))
     return many, wide
+
+
+def _tasks(problem: Problem) -> int:
+    """Return how many parts of the bank are searched at once: one for each core, on a GPU one."""
+    return thread_count() if problem.queries.device.type == "cpu" else 1

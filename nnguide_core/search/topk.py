@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nnguide_core.devices import exact_device
 from nnguide_core.search import exact, grouped
 from nnguide_core.search.products import WIDEST_INT8, bfloat16_is_fast, float32_is_exact, int8_is_exact
 from nnguide_core.search.rows import BankRows, Excluded, Problem, checked_k, checked_queries
@@ -67,20 +68,24 @@ class PreparedBank:
 def prepare(bank: Tensor | NDArray[Any], *, device: torch.device | str | None = None) -> PreparedBank:
     """Encode a bank (N, D) once for several searches; a small bank is only checked.
 
-    Takes a quarter of the bank's float32 size (on a GPU half, and the rows are moved there). The bank is
-    referred to, not copied: do not change it afterwards.
+    Takes a quarter of the bank's float32 size. On a GPU it takes half, and the rows are moved there; what has
+    no room there is encoded anew in every search. The bank is referred to, not copied: do not change it
+    afterwards.
 
     Raises:
         ValueError: the bank is not (rows, features), or rows are NaN or infinite.
     """
     rows = BankRows(bank)
     where = _device(device, rows)
-    rows = _resident(rows, where, _default_budget(where))
+    budget = _default_budget(where)
+    rows = _resident(rows, where, budget)
     if rows.size * rows.width <= _SMALL_BANK:
         rows.refuse_bad()
         return PreparedBank(rows, where)
     best = engines(where, rows.width)[0]
-    return PreparedBank(rows, where, {best: tuple(best.encode(rows, where, _default_budget(where)))})
+    if where.type == "cuda" and best.dtype.itemsize * rows.size * rows.width > budget:
+        return PreparedBank(rows, where)
+    return PreparedBank(rows, where, {best: tuple(best.encode(rows, where, budget))})
 
 
 def topk_inner_product(
@@ -100,7 +105,8 @@ def topk_inner_product(
         k: how many rows.
         exclude: bank rows that count as absent: (M,) for every query, or (Q, E) for each query its own, where
             -1 stands for none.
-        device: where to compute; by default where the bank is prepared, or lies on a GPU, or the queries are.
+        device: the CPU or a CUDA device to compute on; by default where the bank is prepared, or lies on a
+            CUDA device, or the queries are. From any other device (a Mac's GPU) rows come to the CPU.
         budget: bytes to work with beside the arguments and the result; by default 1 GiB, on a GPU half of
             what is free.
 
@@ -231,7 +237,7 @@ def _can_compile() -> bool:
 def _device(
     asked: torch.device | str | None, bank: PreparedBank | BankRows, queries: Tensor | None = None
 ) -> torch.device:
-    """Return where to compute; raises ValueError for what is neither a processor nor a CUDA device."""
+    """Return where to compute; raises ValueError if asked for what is neither a CPU nor a CUDA device."""
     source = bank.source if isinstance(bank, BankRows) else None
     if asked is not None:
         device = torch.device(asked)
@@ -240,10 +246,12 @@ def _device(
     elif isinstance(source, Tensor) and source.device.type == "cuda":
         device = source.device
     else:
-        device = queries.device if queries is not None else torch.device("cpu")
-    if device.type not in ("cpu", "cuda"):
+        device = torch.device("cpu") if queries is None else exact_device(queries.device)
+    if device != exact_device(device):
         raise ValueError(f'The search runs on "cpu" or "cuda", got {str(device)!r}.')
-    return device
+    # With its number, as tensors name it: "cuda" and "cuda:0" are not equal.
+    bare = device.type == "cuda" and device.index is None
+    return torch.device("cuda", torch.cuda.current_device()) if bare else device
 
 
 def _resident(rows: BankRows, device: torch.device, budget: int) -> BankRows:
@@ -257,4 +265,6 @@ def _resident(rows: BankRows, device: torch.device, budget: int) -> BankRows:
 def _default_budget(device: torch.device) -> int:
     if device.type == "cpu":
         return _PROCESSOR_BUDGET
-    return int(torch.cuda.mem_get_info(device)[0] // 2)
+    # What torch holds and does not use is free too, and after one search that is most of the memory.
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + unused) // 2

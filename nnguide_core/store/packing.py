@@ -77,7 +77,7 @@ def pack_features(features: Features) -> Packed:
         "labels": features.labels,
         "skipped": _pack_skipped(features.skipped),
     }
-    return tensors, {"model": features.model, "dataset": features.dataset}
+    return tensors, {"model": features.model, "dataset": features.dataset, "device": features.device}
 
 
 def unpack_features(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Features:
@@ -92,7 +92,8 @@ def unpack_features(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> 
         skipped = _unpack_skipped(tensors["skipped"])
         if not len(features) == len(logits) == len(labels) == len(ids):
             raise ValueError("rows that do not fit each other")
-        return Features(features, logits, ids, labels, about["model"], about["dataset"], skipped)
+        model, dataset, device = about["model"], about["dataset"], about.get("device", "")
+        return Features(features, logits, ids, labels, model, dataset, skipped, device)
     except (KeyError, ValueError, TypeError, zlib.error) as error:
         raise StoreError("It holds no features.") from error
 

@@ -203,6 +203,17 @@ def test_one_side_is_enough_to_evaluate(photos, capsys, side, images, flagged):
     assert len(facts["not_defined"]) == 1
 
 
+def test_the_device_is_chosen_and_told(detector, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NNGUIDE_DEVICE", "cuda:99")
+    score = ["score", str(detector), str(photos / "ood"), "--out", str(tmp_path / "s.csv"), "--quiet"]
+    assert main([*score, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.endswith(" Features computed on cpu.\n")
+    assert main(score) == 1
+    assert "There is no device 'cuda:99' here. NNGUIDE_DEVICE asks for it. Choose" in capsys.readouterr().err
+    assert _evaluated(capsys, photos, "--device", "cpu")["run"]["device"] == "cpu"
+    assert NNGuide.load(detector).provenance["run"]["device"] == "cpu"
+
+
 def test_the_bank_that_was_drawn_is_the_one_that_is_told(photos, capsys):
     facts = _evaluated(capsys, photos, "--fraction", "0.25")
     assert (facts["bank"], facts["bank_images"]) == (30, 120)

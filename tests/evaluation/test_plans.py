@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nnguide_core.demo import demo_spec
-from nnguide_core.errors import CancelledError, DatasetError, ForbiddenPathError, StoreError
+from nnguide_core.errors import CancelledError, DatasetError, DeviceError, ForbiddenPathError, StoreError
 from nnguide_core.evaluation.checks import check
 from nnguide_core.evaluation.plans import Plan, compute, prepared, scan
 from nnguide_core.jobs import Job, JobContext
@@ -59,6 +59,7 @@ def test_a_plan_comes_back_from_json_as_it_was(plan):
         plan,
         spec=ModelSpec("checkpoint", "resnet18", checkpoint=Path("/x.pt"), class_names=("a", "b")),
         settings=BankSettings(0.5, 3, True, 90.0, "cosine", 2.0),
+        device="cuda:1",
     )
     assert Plan.from_json(json.loads(json.dumps(odd.to_json()))) == odd
     assert odd.key == Plan.from_json(json.loads(json.dumps(odd.to_json()))).key != plan.key
@@ -172,6 +173,21 @@ def test_a_model_that_cannot_be_loaded_is_part_of_the_check(workspace, plan, con
     assert found.model is None
     assert "no classifier 'resnet0'" in found.problem
     assert len(found.report.datasets) == 3
+
+
+def test_a_plan_that_was_kept_before_devices_could_be_chosen_asks_for_none(plan):
+    content = {name: value for name, value in plan.to_json().items() if name != "device"}
+    assert Plan.from_json(content) == plan
+
+
+def test_a_device_that_is_not_there_is_part_of_the_check_and_refused_by_the_job(workspace, plan, context):
+    there = replace(plan, device="cuda:99")
+    found = check(workspace, there, context)
+    assert found.model is None
+    assert found.problem.startswith("There is no device 'cuda:99' here. Choose one of: auto, ")
+    with pytest.raises(DeviceError, match="no device 'cuda:99' here"):
+        compute(workspace, there, context)
+    assert workspace.runs() == []
 
 
 def test_a_cancelled_plan_leaves_no_run(workspace, plan):

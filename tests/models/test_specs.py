@@ -268,12 +268,10 @@ def test_a_spec_that_makes_no_sense_is_refused(given, match):
         ModelSpec(**{"source": "torchvision", "architecture": "resnet18"} | given)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_on_cuda_the_features_are_those_of_the_cpu(classifier, spec, images, precision):
+def test_on_cuda_the_features_are_those_of_the_cpu(cuda, classifier, spec, images, precision):
     there = load_model(replace(spec, precision=precision), "cuda")
-    features, logits = there.forward(images.cuda())
+    features, logits = there.forward(images.to(cuda))
     exact_features, exact_logits = classifier.forward(images)
     tolerance = 1e-4 if precision == "float32" else 0.03
     assert (features.cpu() - exact_features).abs().max() < tolerance * exact_features.abs().max()

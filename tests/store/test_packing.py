@@ -57,6 +57,7 @@ def test_no_field_of_these_records_was_forgotten():
         "model",
         "dataset",
         "skipped",
+        "device",
     ]
 
 
@@ -66,7 +67,7 @@ def features(count: int, hexadecimal: bool = True) -> Features:
     labels = torch.arange(count)
     skipped = (Skipped("late.png", "truncated"),)
     tensors = torch.randn(count, 4, generator=random), torch.randn(count, 3, generator=random)
-    return Features(*tensors, ids, labels, "m" * 64, "d" * 64, skipped)
+    return Features(*tensors, ids, labels, "m" * 64, "d" * 64, skipped, "cuda (made up)")
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
@@ -74,18 +75,19 @@ def features(count: int, hexadecimal: bool = True) -> Features:
 def test_features_come_back_equal(count, hexadecimal):
     saved = features(count, hexadecimal)
     read = unpack_features(*pack_features(saved))
-    assert (read.ids, read.model, read.dataset, read.skipped) == (
-        saved.ids,
-        saved.model,
-        saved.dataset,
-        saved.skipped,
-    )
+    for name in ("ids", "model", "dataset", "skipped", "device"):
+        assert getattr(read, name) == getattr(saved, name)
     for one, other in (
         (read.features, saved.features),
         (read.logits, saved.logits),
         (read.labels, saved.labels),
     ):
         assert torch.equal(one, other)
+
+
+def test_features_that_were_kept_before_devices_were_noted_come_from_an_unknown_one():
+    tensors, about = pack_features(features(1))
+    assert unpack_features(tensors, {key: about[key] for key in ("model", "dataset")}).device == ""
 
 
 def test_an_image_takes_less_than_seventy_bytes():
