@@ -214,6 +214,22 @@ def test_an_image_of_the_address_is_explained_beside_its_neighbours(runs):
     assert "Without 1 bank image the score is" in said(app, "info")
 
 
+@pytest.mark.parametrize("page", ["data", "triage"])
+def test_an_image_without_a_score_is_not_explained_by_the_last_bank_image(tmp_path, page):
+    files = [OwnFile(written(tmp_path, name, 0.5), name, role) for name, role in ROLES.items()]
+    with np.load(tmp_path / "street.npz") as arrays:
+        features, logits = arrays["features"], arrays["logits"]
+    features[1] = np.nan
+    np.savez(tmp_path / "street", features=features, logits=logits)
+    run = computed(files)
+    from views import resources
+
+    image = resources.evaluation(run).ood[0].features.ids[1]
+    app = shown(page, run, image=image, k="4")
+    assert "no score and no neighbours: its features or logits hold NaN" in said(app, "info")
+    assert not [each for each in app.checkbox if each.label.startswith("neighbour")]
+
+
 def test_bank_images_to_leave_out_are_known_to_every_session(runs):
     from views import resources
 
