@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nnguide_core.demo import FEATURES, WEIGHTS, demo_datasets, demo_sets, demo_spec
+from nnguide_core.demo import FEATURES, demo_datasets, demo_sets, demo_spec
 from nnguide_core.files import save_tensors
-from nnguide_core.models.demo_network import CLASS_NAMES, IMAGE_SIDE, DemoResNet
+from nnguide_core.models.demo_network import CLASS_NAMES, IMAGE_SIDE, WEIGHTS, DemoResNet
 from scripts.demo_card import data_card
 from scripts.demo_packing import draw, noise, pack
 from scripts.demo_sources import CIFAR_CLASSES, FASHION_CLASSES, PIXEL_HASHES, Split, cifar10, fashion_mnist

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nnguide_core.demo import FEATURES, WEIGHTS, demo_datasets, demo_features, demo_head, demo_sets, demo_spec
+from nnguide_core.demo import FEATURES, demo_datasets, demo_features, demo_head, demo_sets, demo_spec
 from nnguide_core.features import extract
 from nnguide_core.models import load_model
-from nnguide_core.models.demo_network import CLASS_NAMES, FEATURE_WIDTH, IMAGE_SIDE, DemoResNet
+from nnguide_core.models.demo_network import CLASS_NAMES, FEATURE_WIDTH, IMAGE_SIDE, WEIGHTS, DemoResNet
 from nnguide_core.records import Role
 
 FOLDER = WEIGHTS.parent

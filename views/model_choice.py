@@ -6,7 +6,7 @@ import streamlit as st
 
 from nnguide_core.demo import demo_spec
 from nnguide_core.errors import ModelError
-from nnguide_core.models import ModelSpec, Precision, available, weights_of
+from nnguide_core.models import ModelSpec, Precision, available, library_and_name, weights_of
 from nnguide_core.paths.allowed import allowed_path
 from nnguide_core.settings import REACT_PERCENTILE, BankSettings
 from views import resources, state
@@ -103,7 +103,7 @@ def _torchvision() -> ModelSpec:
     field = state.field(f"torchvision.weights.{name}", weights[0])
     chosen = right.selectbox("weights", weights, key=field)
     st.caption("Weights that are not on this machine yet are downloaded from download.pytorch.org.")
-    names_given, layer, precision, size = _details(with_size=chosen == _RANDOM)
+    names_given, layer, precision, size = _details()
     return ModelSpec(
         "torchvision",
         name,
@@ -118,18 +118,21 @@ def _torchvision() -> ModelSpec:
 def _timm() -> ModelSpec | None:
     left, right = st.columns(2)
     name = left.text_input(
-        "timm's name of the model", key=state.field("timm.name", ""), placeholder="resnet18.a1_in1k"
+        "timm's name of the model, with or without a tag",
+        key=state.field("timm.name", ""),
+        placeholder="resnet18.a1_in1k",
     )
     pretrained = right.toggle("with its weights", key=state.field("timm.pretrained", True))
-    names_given, layer, precision, _ = _details(with_size=False)
+    names_given, layer, precision, size = _details()
     if not name.strip():
         return None
     return ModelSpec(
         "timm",
         name.strip(),
-        "pretrained" if pretrained else None,
+        "DEFAULT" if pretrained else None,
         class_names=names_given,
         feature_layer=layer,
+        image_size=size,
         precision=precision,
     )
 
@@ -143,7 +146,8 @@ def _own() -> ModelSpec | None:
     given = right.file_uploader("or upload it", key="checkpoint.upload")
     left, right = st.columns(2)
     architecture = left.text_input(
-        "architecture (a torchvision or timm name)", key=state.field("checkpoint.architecture", "resnet50")
+        "architecture (torchvision's name, or timm:NAME)",
+        key=state.field("checkpoint.architecture", "resnet50"),
     )
     count = right.number_input(
         "number of classes, 0 to take it from the checkpoint",
@@ -151,7 +155,7 @@ def _own() -> ModelSpec | None:
         10**6,
         key=state.field("checkpoint.count", 0),
     )
-    names_given, layer, precision, size = _details(with_size=True, without_names="to number them")
+    names_given, layer, precision, size = _details("to number them")
     if given is not None:
         held = state.kept("checkpoint", ("", None))
         if held[0] != given.file_id:
@@ -167,10 +171,9 @@ def _own() -> ModelSpec | None:
     else:
         return None
     if not architecture.strip():
-        raise ModelError("The checkpoint's architecture has no name: give torchvision's or timm's.")
+        raise ModelError("The checkpoint's architecture has no name: give torchvision's, or timm:NAME.")
     return ModelSpec(
-        "checkpoint",
-        architecture.strip(),
+        *library_and_name(architecture.strip()),
         checkpoint=path,
         class_names=names_given,
         class_count=int(count) or None,
@@ -181,7 +184,7 @@ def _own() -> ModelSpec | None:
 
 
 def _details(
-    *, with_size: bool, without_names: str = "for its own"
+    without_names: str = "for its own",
 ) -> tuple[tuple[str, ...] | None, str | None, Precision, int | None]:
     """Return class names, feature layer, precision and image size, None where the model's own count."""
     with st.expander("Class names, feature layer, precision"):
@@ -197,9 +200,7 @@ def _details(
             format_func=_PRECISIONS.__getitem__,
             key=state.field("model.precision", "float32"),
         )
-        side = 0
-        if with_size:
-            side = right.number_input(
-                "image side in pixels, 0 for the architecture's", 0, 4096, key=state.field("model.side", 0)
-            )
+        side = right.number_input(
+            "image side in pixels, 0 for that of the weights", 0, 4096, key=state.field("model.side", 0)
+        )
     return names, layer.strip() or None, precision, int(side) or None

@@ -119,7 +119,11 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         f"{OFFICIAL['react']:g}, --fraction {OFFICIAL['fraction']:g} and --k {OFFICIAL['k']}. A bank, k, "
         "percentile or weights that are given too count instead",
     )
-    group.add_argument("--weights", help='torchvision weights such as IMAGENET1K_V2 (default "DEFAULT")')
+    group.add_argument(
+        "--weights",
+        help="torchvision's such as IMAGENET1K_V2, or timm's such as tv2_in1k (default: those that the "
+        "library recommends); with --checkpoint only their preprocessing counts",
+    )
     group.add_argument("--checkpoint", type=Path, help="own weights: safetensors or a state dict")
     group.add_argument("--classes", type=Path, help="a text file, one class name per line, in class order")
     group.add_argument(
@@ -127,6 +131,11 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--feature-layer", help="the layer whose input is the features, where it cannot be found"
+    )
+    group.add_argument(
+        "--image-size",
+        type=_count,
+        help="side in pixels of what the network sees (default: the weights')",
     )
     group.add_argument(
         "--precision",

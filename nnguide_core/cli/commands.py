@@ -24,7 +24,6 @@ from nnguide_core.evaluation.provenance import (
     bank_dataset,
     checked,
     save_detector,
-    spec_as_json,
     spec_from_json,
 )
 from nnguide_core.evaluation.questions import ask, ask_demo, extract_parts
@@ -48,7 +47,7 @@ def _fit(options: Namespace) -> int:
         question = ask(classifier, (bank, held_out), settings, workspace=Workspace(), progress=told.progress)
         _tell_failed(told, question.parts)
         # "auto" can mean another precision on the machine that scores.
-        spec = {**spec_as_json(classifier.spec), "precision": classifier.precision}
+        spec = {**classifier.spec.to_json(), "precision": classifier.precision}
         answered = evaluate(replace(question, spec=spec), k=options.k, baselines=())
         threshold = save_detector(answered, options.out, options.k, Threshold("id_kept", options.keep))
         told.say(

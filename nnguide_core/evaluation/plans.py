@@ -64,12 +64,12 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return what from_json reads, ready for JSON."""
-        spec = asdict(self.spec)
-        spec["checkpoint"] = None if self.spec.checkpoint is None else str(self.spec.checkpoint)
-        spec["class_names"] = None if self.spec.class_names is None else list(self.spec.class_names)
-        datasets = [asdict(each) for each in self.datasets]
-        settings = asdict(self.settings)
-        return {"spec": spec, "datasets": datasets, "settings": settings, "bank_share": self.bank_share}
+        return {
+            "spec": self.spec.to_json(),
+            "datasets": [asdict(each) for each in self.datasets],
+            "settings": asdict(self.settings),
+            "bank_share": self.bank_share,
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Plan":
@@ -79,12 +79,10 @@ class Plan:
             StoreError: it is no plan, or one of another version.
         """
         try:
-            spec = dict(content["spec"])
-            spec["checkpoint"] = None if spec["checkpoint"] is None else Path(spec["checkpoint"])
-            spec["class_names"] = None if spec["class_names"] is None else tuple(spec["class_names"])
+            spec = ModelSpec.from_json(content["spec"])
             datasets = tuple(_chosen_from(each) for each in content["datasets"])
             settings = BankSettings(**content["settings"])
-            return cls(ModelSpec(**spec), datasets, settings, float(content["bank_share"]))
+            return cls(spec, datasets, settings, float(content["bank_share"]))
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError("What this job was to do cannot be read any more: start it anew.") from error
 

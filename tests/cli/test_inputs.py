@@ -58,14 +58,20 @@ def test_a_model_is_torchvisions_timms_or_ones_own(tmp_path):
     )
     own = ["--model", "resnet18", "--checkpoint", "own.pth"]
     assert spec(*own, "--class-count", "3", "--feature-layer", "fc") == ModelSpec(
-        "checkpoint", "resnet18", checkpoint=Path("own.pth"), class_count=3, feature_layer="fc"
+        "torchvision", "resnet18", checkpoint=Path("own.pth"), class_count=3, feature_layer="fc"
     )
     assert spec(*own, "--classes", str(names)).class_names == ("cat", "dog")
+    assert spec("--model", "timm:a.b", "--weights", "c", "--image-size", "64") == ModelSpec(
+        "timm", "a.b", "c", image_size=64
+    )
+    assert spec("--model", "timm:local-dir:/a", *own[2:]) == ModelSpec(
+        "timm", "local-dir:/a", checkpoint=Path("own.pth")
+    )
     assert spec("--model", "demo", "--precision", "bfloat16").precision == "bfloat16"
 
 
 def test_a_source_of_models_that_there_is_not_is_refused():
-    with pytest.raises(ModelError, match="torchvision name, timm:NAME or demo, got 'keras:vgg'"):
+    with pytest.raises(ModelError, match="libraries torchvision, timm, demo, or demo, got 'keras:vgg'"):
         spec("--model", "keras:vgg")
 
 
