@@ -321,7 +321,7 @@ def _judge(
     energy = source.of(clipped, rows)
     undefined = ~(features.isfinite().all(dim=1) & energy.isfinite())[:, None]
     direction = bank.direction(exclude if exclude is not None and exclude.ndim == 1 else None)
-    found = topk_inner_product(direction * unit_features(clipped), bank.search_rows, k, exclude=exclude)
+    found = topk_inner_product(direction * unit_features(clipped), bank.prepared, k, exclude=exclude)
     scales = direction * bank.scales[found.indices]
     cosines = (found.values / scales).clamp(-1.0, 1.0).masked_fill(scales == 0, 0.0)
     return Neighbors(
