@@ -120,6 +120,7 @@ class NNGuide:
         """
         if self.encoder is None:
             raise _also_pytorch_ood(ModelNotSetException)("No encoder was given: use fit_features().")
+        _warn(cautions.of_mode("encoder", self.encoder))
         place = torch.device(device or self.device or "cpu")
         move(self.encoder, place)
         features, labels = _encode(self.encoder, data_loader, place)
@@ -166,7 +167,7 @@ class NNGuide:
             batch_size=batch_size,
             device=place,
         )
-        _warn(cautions.of_bank(self.bank))
+        _warn(self._of_head(logits, energies) + cautions.of_bank(self.bank))
         return self
 
     def predict(self, x: Tensor) -> Tensor:
@@ -179,6 +180,7 @@ class NNGuide:
         if self.encoder is None:
             raise _also_pytorch_ood(ModelNotSetException)
         self._fitted()
+        _warn(cautions.of_mode("encoder", self.encoder))
         with torch.no_grad():
             place = device_of(self.encoder)
             z = self.encoder(x if place is None else x.to(place))
@@ -246,7 +248,7 @@ class NNGuide:
             parts = [_judge(bank, source, z[part], part, k, _of(exclude, part)) for part in rows]
         names = [field.name for field in fields(Neighbors)]
         found = Neighbors(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
-        _warn(cautions.of_queries(found, bank))
+        _warn(self._of_head(logits, energies) + cautions.of_queries(found, bank))
         return found
 
     def get_hyperparameters(self) -> dict[str, Any]:
@@ -302,6 +304,12 @@ class NNGuide:
     def __repr__(self) -> str:
         size = "not fitted" if self.bank is None else f"{self.bank.size} bank images"
         return f"NNGuide(k={self.k}, scoring={self.settings.scoring!r}, {size})"
+
+    def _of_head(self, logits: Tensor | None, energies: Tensor | None) -> list[str]:
+        """Return what to know of the head, where the energies come from it."""
+        given = logits is not None or energies is not None
+        used = self.settings.react_percentile is not None or not given
+        return cautions.of_mode("head", self.head) if used else []
 
     def _fitted(self) -> FeatureBank:
         """Return the bank where the detector is: an encoder may have been moved since it was fitted."""
