@@ -253,19 +253,27 @@ class NNGuide:
 
     def get_hyperparameters(self) -> dict[str, Any]:
         """Return the current value of each name in hyperparameter_space."""
-        return {name: getattr(self, name) for name in self.hyperparameter_space}
+        known = {**asdict(self.settings), "k": self.k}
+        return {name: known[name] for name in self.hyperparameter_space}
 
     def set_hyperparameters(self, **kwargs: Any) -> Self:
-        """Set attributes that are named in hyperparameter_space.
+        """Set k, or settings of the bank: where one of these changes, the detector must be fitted again.
 
         Raises:
-            ValueError: a name is not in it.
+            ValueError: a name is not in hyperparameter_space or no setting, or a value is out of its range.
         """
-        for name, value in kwargs.items():
-            if name not in self.hyperparameter_space:
-                known = ", ".join(self.hyperparameter_space) or "none"
-                raise ValueError(f"NNGuide has no hyperparameter {name!r} to search. Known: {known}.")
-            setattr(self, name, value)
+        settings = asdict(self.settings)
+        for name in kwargs:
+            if name not in self.hyperparameter_space or name not in (*settings, "k"):
+                known = ", ".join(each for each in self.hyperparameter_space if each in (*settings, "k"))
+                raise ValueError(
+                    f"NNGuide has no hyperparameter {name!r} to search. Known: {known or 'none'}. "
+                    f"There can be k, {', '.join(settings)}."
+                )
+        changed = BankSettings(**{**settings, **{name: kwargs[name] for name in kwargs if name != "k"}})
+        if changed != self.settings:
+            self.settings, self.bank = changed, None
+        self.k = kwargs.get("k", self.k)
         return self
 
     def save(self, path: str | Path, provenance: dict[str, Any] | None = None) -> None:
