@@ -25,7 +25,7 @@ from nnguide_core.networks import Network, device_of, move, plain_linear
 from nnguide_core.scoring import Neighbors, unit_features
 from nnguide_core.search import topk_inner_product
 from nnguide_core.search.rows import as_whole, checked_k, checked_places, checked_queries, whole_k
-from nnguide_core.settings import DEFAULT_K, BankSettings, Scoring
+from nnguide_core.settings import DEFAULT_K, BankSettings, Draw, Scoring
 
 __all__ = ["NNGuide"]
 
@@ -59,7 +59,7 @@ class NNGuide:
         react_percentile: float | None = None,
         fraction: float = 1.0,
         seed: int = 0,
-        balanced: bool = False,
+        draw: Draw = "random",
     ) -> None:
         """Set what does not need data; k is checked against the bank when it is fitted.
 
@@ -74,7 +74,8 @@ class NNGuide:
                 official ResNet-50 setting is 95.
             fraction: share of the ID training images that the bank keeps, in (0, 1].
             seed: of that draw.
-            balanced: draw the same share of every class.
+            draw: "random"; "stratified" takes the same share of every class, "balanced" the same number,
+                and all of a class that has fewer.
 
         Raises:
             ValueError: a setting is out of its range.
@@ -84,7 +85,7 @@ class NNGuide:
         self.k = k
         if (whole := as_whole(seed)) is None:
             raise ValueError(f"The bank's seed must be a whole number, got {seed!r}.")
-        self.settings = BankSettings(fraction, whole, balanced, react_percentile, scoring, energy_offset)
+        self.settings = BankSettings(fraction, whole, draw, react_percentile, scoring, energy_offset)
         self.bank: FeatureBank | None = None
         self.provenance: dict[str, Any] = {}
         self._device: torch.device | None = None

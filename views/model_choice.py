@@ -8,7 +8,7 @@ from nnguide_core.demo import demo_spec
 from nnguide_core.errors import ModelError
 from nnguide_core.models import ModelSpec, Precision, available, library_and_name, weights_of
 from nnguide_core.paths.allowed import allowed_path
-from nnguide_core.settings import REACT_PERCENTILE, BankSettings
+from nnguide_core.settings import REACT_PERCENTILE, BankSettings, Draw
 from views import resources, state
 from views.text import literal
 
@@ -20,6 +20,11 @@ _PRECISIONS: dict[Precision, str] = {
     "float32": "float32 (exact)",
     "auto": "automatic (bfloat16 where it is fast and safe)",
     "bfloat16": "bfloat16",
+}
+_DRAWS: dict[Draw, str] = {
+    "random": "at random",
+    "stratified": "stratified: the same share of every class",
+    "balanced": "balanced: the same number of every class",
 }
 _SCORING = {
     "paper": "paper: a bank image's energy weighs its cosine",
@@ -50,8 +55,12 @@ def bank_options(*, with_split: bool = True) -> tuple[BankSettings, float]:
         "share of the bank's images that is used, %", 0.1, 100.0, step=5.0, key=field("bank.percent", 100.0)
     )
     seed = first.number_input("seed of every draw", 0, 2**31, key=field("bank.seed", 0))
-    balanced = first.toggle(
-        "the same share of every class", disabled=percent == 100.0, key=field("bank.balanced", False)
+    draw = first.selectbox(
+        "drawn",
+        list(_DRAWS),
+        format_func=_DRAWS.__getitem__,
+        disabled=percent == 100.0,
+        key=field("bank.draw", "random"),
     )
     scoring = second.radio(
         "scoring", list(_SCORING), format_func=_SCORING.__getitem__, key=field("bank.scoring", "paper")
@@ -77,7 +86,7 @@ def bank_options(*, with_split: bool = True) -> tuple[BankSettings, float]:
     settings = BankSettings(
         float(percent) / 100,
         int(seed),
-        bool(balanced) and percent < 100.0,
+        draw if percent < 100.0 else "random",
         float(percentile) if react else None,
         "cosine" if scoring == "cosine" else "paper",
         float(offset),

@@ -11,8 +11,9 @@ from nnguide_core.settings import DEFAULT_K, REACT_PERCENTILE, VERSION
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["OFFICIAL", "OFFICIAL_MODEL", "PRECISIONS", "TABLES", "parse", "parser"]
+__all__ = ["DRAWS", "OFFICIAL", "OFFICIAL_MODEL", "PRECISIONS", "TABLES", "parse", "parser"]
 
+DRAWS = ("random", "stratified", "balanced")
 PRECISIONS = ("float32", "bfloat16", "auto")
 TABLES = (".csv", ".parquet")
 # Source: roomo7time/nnguide, the official code, where the network is ResNet-50.
@@ -150,7 +151,12 @@ def _add_bank(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("bank and score")
     group.add_argument("--k", type=_count, help=f"neighbours (default {DEFAULT_K})")
     group.add_argument("--fraction", type=_share, help="share of the images that the bank keeps (default 1)")
-    group.add_argument("--balanced", action="store_true", help="draw the same share of every class")
+    group.add_argument(
+        "--draw",
+        choices=DRAWS,
+        default=DRAWS[0],
+        help="stratified: the same share of every class; balanced: the same number of every class",
+    )
     group.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     group.add_argument("--scoring", choices=("paper", "cosine"), default="paper")
     group.add_argument("--energy-offset", type=_number, default=0.0, help="added to every energy")

@@ -43,7 +43,7 @@ def settings_of(options: Namespace) -> BankSettings:
     return BankSettings(
         options.fraction,
         options.seed,
-        options.balanced,
+        options.draw,
         options.react,
         options.scoring,
         options.energy_offset,

@@ -81,7 +81,7 @@ class Plan:
         try:
             spec = ModelSpec.from_json(content["spec"])
             datasets = tuple(_chosen_from(each) for each in content["datasets"])
-            settings = BankSettings(**content["settings"])
+            settings = BankSettings.from_json(content["settings"])
             return cls(spec, datasets, settings, float(content["bank_share"]))
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError("What this job was to do cannot be read any more: start it anew.") from error

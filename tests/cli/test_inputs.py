@@ -1,16 +1,17 @@
 """Tests of nnguide_core.cli.inputs"""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from nnguide_core.bank import build_bank
-from nnguide_core.cli.arguments import parse
+from nnguide_core.cli.arguments import DRAWS, parse
 from nnguide_core.cli.inputs import check_size, dataset_names, settings_of, spec_of
 from nnguide_core.errors import ModelError
 from nnguide_core.models import ModelSpec
-from nnguide_core.settings import BankSettings
+from nnguide_core.settings import BankSettings, Draw
 
 EVALUATE = ["evaluate", "--bank", "b", "--id", "i", "--ood", "o"]
 
@@ -83,7 +84,11 @@ def test_class_names_that_are_no_text_are_refused_by_their_file(tmp_path):
         spec("--model", "resnet18", "--classes", str(tmp_path / "r18.pth"))
 
 
+def test_the_draws_offered_are_those_there_are():
+    assert get_args(Draw) == DRAWS
+
+
 def test_bank_settings_are_those_that_were_given():
-    given = ["--fraction", "0.5", "--seed", "3", "--balanced", "--react", "90", "--scoring", "cosine"]
+    given = ["--fraction", "0.5", "--seed", "3", "--draw", "balanced", "--react", "90", "--scoring", "cosine"]
     options = parse([*EVALUATE, "--model", "demo", *given, "--energy-offset", "-1.5"])
-    assert settings_of(options) == BankSettings(0.5, 3, True, 90.0, "cosine", -1.5)
+    assert settings_of(options) == BankSettings(0.5, 3, "balanced", 90.0, "cosine", -1.5)

@@ -57,7 +57,7 @@ def test_a_plan_comes_back_from_json_as_it_was(plan):
     odd = replace(
         plan,
         spec=ModelSpec("torchvision", "resnet18", checkpoint=Path("/x.pt"), class_names=("a", "b")),
-        settings=BankSettings(0.5, 3, True, 90.0, "cosine", 2.0),
+        settings=BankSettings(0.5, 3, "stratified", 90.0, "cosine", 2.0),
     )
     assert Plan.from_json(json.loads(json.dumps(odd.to_json()))) == odd
     assert odd.key == Plan.from_json(json.loads(json.dumps(odd.to_json()))).key != plan.key
