@@ -288,7 +288,7 @@ def _draw(known: Tensor, labels: Tensor | None, settings: BankSettings) -> Tenso
 
 def _same_number(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Return which of N images to keep, one of each class by turns, (N,) -> (count,) int64."""
-    sizes = labels.unique_consecutive(return_counts=True)[1]
+    sizes = torch.unique(labels, return_counts=True)[1]
     turns = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     mixed = torch.randperm(len(labels), generator=generator)  # which classes have the last turn is chance
     return mixed[turns[mixed].argsort(stable=True)][:count]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import streamlit as st
+import torch
 from streamlit.testing.v1 import AppTest
 
 from nnguide_core.evaluation.own_features import OwnFile, own_question
@@ -14,6 +15,7 @@ from nnguide_core.evaluation.questions import keep
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.records import Role, Verdict
 from nnguide_core.settings import BankSettings
+from tests.synthetic import changed
 
 APP = Path(__file__).parents[2] / "app.py"
 PAGES = ("data", "scores", "map", "triage", "export")
@@ -55,10 +57,10 @@ def written(folder, name, centre):
     return folder / f"{name}.npz"
 
 
-def computed(files):
+def computed(files, change=lambda question: question):
     from views import resources
 
-    question = own_question(files, BankSettings(), None)
+    question = change(own_question(files, BankSettings(), None))
     keep(resources.workspace(), question)
     return answer(resources.workspace(), question, JobContext(Job("key", "title", {})))
 
@@ -214,18 +216,19 @@ def test_an_image_of_the_address_is_explained_beside_its_neighbours(runs):
     assert "Without 1 bank image the score is" in said(app, "info")
 
 
-@pytest.mark.parametrize("page", ["data", "triage"])
-def test_an_image_without_a_score_is_not_explained_by_the_last_bank_image(tmp_path, page):
+@pytest.mark.filterwarnings("ignore:.* NaN or infinity")
+def test_an_image_without_a_score_is_not_explained_by_the_last_bank_image(tmp_path):
+    def broken(question):
+        features = question.queries[-1].features.features.clone()
+        features[1] = torch.nan
+        return changed(question, "street", features=features)
+
     files = [OwnFile(written(tmp_path, name, 0.5), name, role) for name, role in ROLES.items()]
-    with np.load(tmp_path / "street.npz") as arrays:
-        features, logits = arrays["features"], arrays["logits"]
-    features[1] = np.nan
-    np.savez(tmp_path / "street", features=features, logits=logits)
-    run = computed(files)
+    run = computed(files, broken)
     from views import resources
 
     image = resources.evaluation(run).ood[0].features.ids[1]
-    app = shown(page, run, image=image, k="4")
+    app = shown("triage", run, image=image, k="4")
     assert "no score and no neighbours: its features or logits hold NaN" in said(app, "info")
     assert not [each for each in app.checkbox if each.label.startswith("neighbour")]
 
