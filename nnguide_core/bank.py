@@ -215,7 +215,7 @@ def build_bank(
         energies: (N,) without offset, used instead of the head.
         head: gives the logits of features; needed with ReAct, or if neither logits nor energies are given.
         labels: (N,) class indices; images with a label below 0 are left out.
-        keep_unknown: keep those too, as one more class where the draw is balanced.
+        keep_unknown: keep those too, as one more class where the draw goes by class.
         ids: N image ids.
         settings: how to draw and scale; the paper's scoring and every image if not given.
         k: the fewest images that the bank must hold.
@@ -280,20 +280,30 @@ def _known_rows(labels: Tensor | None, count: int) -> Tensor:
 
 def _draw(known: Tensor, labels: Tensor | None, settings: BankSettings) -> Tensor:
     """Return the rows that the bank keeps, ascending, the same on every device for one seed."""
-    if settings.balanced and labels is None:
-        raise ValueError("A class-balanced bank needs labels, and none were given.")
+    if settings.draw != "random" and labels is None:
+        raise ValueError(f"A {settings.draw} draw of the bank needs labels, and none were given.")
     count = math.floor(settings.fraction * len(known) + 1e-9)
     if count == len(known) or count == 0:
         return known[:count]
     generator = torch.Generator().manual_seed(settings.seed)
     shuffled = known[torch.randperm(len(known), generator=generator)]
-    if labels is None or not settings.balanced:
+    if labels is None or settings.draw == "random":
         return shuffled[:count].sort().values
-    # Evenly spaced steps through the images in class order give every class its share, rounded up or down.
     by_class = shuffled[labels.cpu()[shuffled].argsort(stable=True)]
+    if settings.draw == "balanced":
+        return by_class[_same_number(labels.cpu()[by_class], count, generator)].sort().values
+    # Evenly spaced steps through the images in class order give every class its share, rounded up or down.
     start = torch.randint(len(known), (1,), generator=generator)
     steps = (torch.arange(count) * len(known) + start) // count
     return by_class[steps].sort().values
+
+
+def _same_number(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return which of N images to keep, one of each class by turns, (N,) -> (count,) int64."""
+    sizes = torch.unique(labels, return_counts=True)[1]
+    turns = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    mixed = torch.randperm(len(labels), generator=generator)  # which classes have the last turn is chance
+    return mixed[turns[mixed].argsort(stable=True)][:count]
 
 
 def _too_few(k: int, drawn: int, known: int, given: int, settings: BankSettings) -> str:

@@ -5,11 +5,24 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nnguide_core.bank import FeatureBank
+from nnguide_core.networks import Network, in_training
 from nnguide_core.scoring import Neighbors
 
-__all__ = ["of_bank", "of_baselines", "of_knn", "of_left_out", "of_queries", "of_unscored"]
+__all__ = ["of_bank", "of_baselines", "of_knn", "of_left_out", "of_mode", "of_queries", "of_unscored"]
 
 _NAMED_AT_MOST = 5  # rows that a sentence lists
+
+
+def of_mode(what: str, network: Network | None) -> list[str]:
+    """Return a sentence for an encoder or a head, as what says, that is in training mode."""
+    name = in_training(network)
+    if name is None:
+        return []
+    return [
+        f"The {what} ({name}) is in training mode: what it gives for an image can change with every call and "
+        "with the other images of the batch, and running statistics change with every call. "
+        f"Call eval() on the {what} and fit again."
+    ]
 
 
 def of_bank(bank: FeatureBank) -> list[str]:

@@ -26,7 +26,7 @@ from nnguide_core.networks import Network, device_of, move, plain_linear
 from nnguide_core.scoring import Neighbors, unit_features
 from nnguide_core.search import topk_inner_product
 from nnguide_core.search.rows import as_whole, checked_k, checked_places, checked_queries, whole_k
-from nnguide_core.settings import DEFAULT_K, BankSettings, Scoring
+from nnguide_core.settings import DEFAULT_K, BankSettings, Draw, Scoring
 
 __all__ = ["NNGuide"]
 
@@ -62,7 +62,7 @@ class NNGuide:
         react_percentile: float | None = None,
         fraction: float = 1.0,
         seed: int = 0,
-        balanced: bool = False,
+        draw: Draw = "random",
         search_device: str | torch.device | None = None,
     ) -> None:
         """Set what does not need data; k is checked against the bank when it is fitted.
@@ -78,7 +78,8 @@ class NNGuide:
                 official ResNet-50 setting is 95.
             fraction: share of the ID training images that the bank keeps, in (0, 1].
             seed: of that draw.
-            balanced: draw the same share of every class.
+            draw: "random"; "stratified" takes the same share of every class, "balanced" the same number,
+                and all of a class that has fewer.
             search_device: "cpu" or a CUDA device to search neighbours on, whichever holds the bank; if not
                 given, where the bank is.
 
@@ -90,7 +91,7 @@ class NNGuide:
         self.k = k
         if (whole := as_whole(seed)) is None:
             raise ValueError(f"The bank's seed must be a whole number, got {seed!r}.")
-        self.settings = BankSettings(fraction, whole, balanced, react_percentile, scoring, energy_offset)
+        self.settings = BankSettings(fraction, whole, draw, react_percentile, scoring, energy_offset)
         self.bank: FeatureBank | None = None
         self.provenance: dict[str, Any] = {}
         self.search_device = search_device
@@ -127,6 +128,7 @@ class NNGuide:
         """
         if self.encoder is None:
             raise _also_pytorch_ood(ModelNotSetException)("No encoder was given: use fit_features().")
+        _warn(cautions.of_mode("encoder", self.encoder))
         place = torch.device(device or self.device or "cpu")
         move(self.encoder, place)
         features, labels = _encode(self.encoder, data_loader, place)
@@ -173,7 +175,7 @@ class NNGuide:
             batch_size=batch_size,
             device=exact_device(device),
         )
-        _warn(cautions.of_bank(self.bank))
+        _warn(self._of_head(logits, energies) + cautions.of_bank(self.bank))
         return self
 
     def predict(self, x: Tensor) -> Tensor:
@@ -186,6 +188,7 @@ class NNGuide:
         if self.encoder is None:
             raise _also_pytorch_ood(ModelNotSetException)
         self._fitted()
+        _warn(cautions.of_mode("encoder", self.encoder))
         with torch.no_grad():
             place = device_of(self.encoder)
             z = self.encoder(x if place is None else x.to(place))
@@ -257,24 +260,32 @@ class NNGuide:
             ]
         names = [field.name for field in fields(Neighbors)]
         found = Neighbors(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
-        _warn(cautions.of_queries(found, bank))
+        _warn(self._of_head(logits, energies) + cautions.of_queries(found, bank))
         return found.to(z.device)
 
     def get_hyperparameters(self) -> dict[str, Any]:
         """Return the current value of each name in hyperparameter_space."""
-        return {name: getattr(self, name) for name in self.hyperparameter_space}
+        known = {**asdict(self.settings), "k": self.k}
+        return {name: known[name] for name in self.hyperparameter_space}
 
     def set_hyperparameters(self, **kwargs: Any) -> Self:
-        """Set attributes that are named in hyperparameter_space.
+        """Set k, or settings of the bank: where one of these changes, the detector must be fitted again.
 
         Raises:
-            ValueError: a name is not in it.
+            ValueError: a name is not in hyperparameter_space or no setting, or a value is out of its range.
         """
-        for name, value in kwargs.items():
-            if name not in self.hyperparameter_space:
-                known = ", ".join(self.hyperparameter_space) or "none"
-                raise ValueError(f"NNGuide has no hyperparameter {name!r} to search. Known: {known}.")
-            setattr(self, name, value)
+        settings = asdict(self.settings)
+        for name in kwargs:
+            if name not in self.hyperparameter_space or name not in (*settings, "k"):
+                known = ", ".join(each for each in self.hyperparameter_space if each in (*settings, "k"))
+                raise ValueError(
+                    f"NNGuide has no hyperparameter {name!r} to search. Known: {known or 'none'}. "
+                    f"There can be k, {', '.join(settings)}."
+                )
+        changed = BankSettings(**{**settings, **{name: kwargs[name] for name in kwargs if name != "k"}})
+        if changed != self.settings:
+            self.settings, self.bank = changed, None
+        self.k = kwargs.get("k", self.k)
         return self
 
     def save(self, path: str | Path, provenance: dict[str, Any] | None = None) -> None:
@@ -313,6 +324,12 @@ class NNGuide:
     def __repr__(self) -> str:
         size = "not fitted" if self.bank is None else f"{self.bank.size} bank images"
         return f"NNGuide(k={self.k}, scoring={self.settings.scoring!r}, {size})"
+
+    def _of_head(self, logits: Tensor | None, energies: Tensor | None) -> list[str]:
+        """Return what to know of the head, where the energies come from it."""
+        given = logits is not None or energies is not None
+        used = self.settings.react_percentile is not None or not given
+        return cautions.of_mode("head", self.head) if used else []
 
     def _fitted(self) -> FeatureBank:
         """Return the bank where the detector is: an encoder may have been moved since it was fitted."""

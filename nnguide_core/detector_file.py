@@ -20,7 +20,7 @@ from nnguide_core.settings import BankSettings
 
 __all__ = ["FORMAT", "SavedDetector", "read", "write"]
 
-FORMAT = 1  # raised when an older program could misread the file
+FORMAT = 2  # raised when an older program could misread the file; this one reads those before, too
 
 _KIND = "nnguide detector"
 
@@ -74,10 +74,16 @@ def read(path: Path) -> SavedDetector:
     tensors, about = load_tensors(path)
     if about.get("kind") != _KIND:
         raise StoreError(f"{path.name} is no detector file: choose a file that NNGuide.save() wrote.")
-    if about.get("format") != FORMAT:
+    number = about.get("format")
+    if type(number) is not int or not 1 <= number <= FORMAT:
+        newer = type(number) is int and number > FORMAT
         raise StoreError(
-            f"{path.name} has format {about.get('format')!r} and this program reads format {FORMAT}: "
-            "it was written by a newer version. Update the program, or fit and save again."
+            f"{path.name} has format {number!r} and this program reads formats 1 to {FORMAT}: "
+            + (
+                "a newer version wrote it. Update the program."
+                if newer
+                else "it is damaged. Fit and save again."
+            )
         )
     try:
         saved = SavedDetector(_bank(tensors, about), about["k"], _head(tensors), dict(about["provenance"]))
@@ -96,7 +102,7 @@ def _bank(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> FeatureBan
         labels=tensors["labels"],
         ids=tuple(json.loads(tensors["ids"].numpy().tobytes())),
         positions=tensors["positions"],
-        settings=BankSettings(**about["settings"]),
+        settings=BankSettings.from_json(about["settings"]),
         react_threshold=about["react_threshold"],
     )
 

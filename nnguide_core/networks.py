@@ -6,11 +6,14 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["Network", "device_of", "head_logits", "linear", "move", "plain_linear"]
+__all__ = ["Network", "device_of", "head_logits", "in_training", "linear", "move", "plain_linear"]
 
 Network = Callable[[Tensor], Tensor]  # an nn.Module, one of its bound methods, or any function of a tensor
 
+_MODAL = (_BatchNorm, _DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)  # compute by their mode
 _ALIKE = ("timm.layers.linear.Linear",)  # have a forward of their own that differs in TorchScript alone
 
 
@@ -70,6 +73,20 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
     return layer.eval()
+
+
+def in_training(network: Network | None) -> str | None:
+    """Return the class of a module, or of a method's, that computes as in training, None if it does not.
+
+    What computes by a forward of torch.nn counts if its mode matters to it, anything else always.
+    """
+    module = _module_of(network)
+    for each in () if module is None else module.modules():
+        forward = getattr(type(each), "forward", None)
+        known = getattr(forward, "__module__", "").startswith("torch.nn.")
+        if each.training and (isinstance(each, _MODAL) or not known):
+            return type(module).__name__
+    return None
 
 
 class _Call(nn.Module):

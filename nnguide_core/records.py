@@ -36,7 +36,7 @@ __all__ = [
 
 ThresholdKind = Literal["id_kept", "ood_caught", "value"]
 
-_RUN_FORMAT = 1  # raised when a run's JSON changes so that older programs would misread it
+_RUN_FORMAT = 2  # raised when an older program would misread a run; this one reads those before, too
 _COMPUTING_PACKAGES = ("torch", "torchvision", "numpy", "pillow")  # those that can move a score
 
 
@@ -189,7 +189,7 @@ class Run:
     @cached_property
     def question(self) -> str:
         """Fingerprint of what stays while k and threshold move: model, classes, bank, queries, settings."""
-        settings = json.dumps({name: _plain(value) for name, value in asdict(self.settings).items()})
+        settings = json.dumps(dict(map(_as_at_first, asdict(self.settings).items())))
         queries = (f"{query.role}:{query.fingerprint}" for query in self.queries)
         classes = [f"classes:{self.classes}"] if self.classes else []
         return fingerprint("question", self.model, self.bank.fingerprint, settings, *queries, *classes)
@@ -215,9 +215,9 @@ class Run:
         """
         try:
             content = json.loads(text)
-            if content.pop("format") != _RUN_FORMAT:
+            if content.pop("format") > _RUN_FORMAT:
                 raise StoreError(
-                    "This run was written by another version of the program: update the program."
+                    "This run was written by a newer version of the program: update the program."
                 )
             claimed = content.pop("id")
             run = _run_from(content)
@@ -289,7 +289,7 @@ def fingerprint(*parts: str) -> str:
 def _run_from(content: dict[str, Any]) -> Run:
     content["bank"] = _run_dataset_from(content["bank"])
     content["queries"] = tuple(_run_dataset_from(query) for query in content["queries"])
-    content["settings"] = BankSettings(**content["settings"])
+    content["settings"] = BankSettings.from_json(content["settings"])
     content["threshold"] = Threshold(**content["threshold"])
     content["created"] = datetime.fromisoformat(content["created"])
     return Run(**content)
@@ -297,6 +297,14 @@ def _run_from(content: dict[str, Any]) -> Run:
 
 def _run_dataset_from(content: dict[str, Any]) -> RunDataset:
     return RunDataset(**{**content, "role": Role(content["role"])})
+
+
+def _as_at_first(setting: tuple[str, object]) -> tuple[str, object]:
+    """Return a setting as the first version wrote it, so that its runs keep their fingerprints."""
+    name, value = setting
+    if name == "draw":
+        return "balanced", {"random": False, "stratified": True}.get(str(value), value)
+    return name, _plain(value)
 
 
 def _plain(value: object) -> object:

@@ -2,15 +2,17 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 __all__ = [
     "DEFAULT_K",
     "VERDICTS",
     "VERSION",
     "BankSettings",
+    "Draw",
     "Scoring",
     "ask_for_large_pages",
     "data_roots",
@@ -25,6 +27,7 @@ REACT_PERCENTILE = 95.0  # the official ResNet-50 setting
 VERDICTS = ("detector right", "really ID", "really OOD", "wrong label", "duplicate", "unsure")
 
 Scoring = Literal["paper", "cosine"]
+Draw = Literal["random", "stratified", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class BankSettings:
 
     fraction: float = 1.0  # share of the training images that the bank keeps, in (0, 1]
     seed: int = 0
-    balanced: bool = False  # the same share of every class
+    draw: Draw = "random"  # "stratified": the same share of every class; "balanced": the same number
     react_percentile: float | None = None  # clip features at this percentile (0, 100] of all their values
     scoring: Scoring = "paper"
     energy_offset: float = 0.0  # added to every energy, bank and query
@@ -49,6 +52,21 @@ class BankSettings:
             raise ValueError(f"The energy offset must be a finite number, got {self.energy_offset}.")
         if self.scoring not in get_args(Scoring):
             raise ValueError(f'scoring must be "paper" or "cosine", got {self.scoring!r}.')
+        if self.draw not in get_args(Draw):
+            raise ValueError(f'draw must be "random", "stratified" or "balanced", got {self.draw!r}.')
+
+    @classmethod
+    def from_json(cls, about: Mapping[str, Any]) -> "BankSettings":
+        """Read what asdict gave, here or in a version that called a stratified draw balanced.
+
+        Raises:
+            TypeError: a name is no setting.
+            ValueError: a setting is out of its range.
+        """
+        about = dict(about)
+        if "balanced" in about:
+            about["draw"] = "stratified" if about.pop("balanced") else "random"
+        return cls(**about)
 
 
 def ask_for_large_pages() -> None:

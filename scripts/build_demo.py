@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nnguide_core.datasets import open_dataset
-from nnguide_core.demo import FEATURES, IMAGES, WEIGHTS, demo_sets, demo_spec
+from nnguide_core.demo import FEATURES, IMAGES, demo_sets, demo_spec
 from nnguide_core.files import save_tensors
-from nnguide_core.models.demo_network import CLASS_NAMES, IMAGE_SIDE, DemoResNet
+from nnguide_core.models.demo_network import CLASS_NAMES, IMAGE_SIDE, WEIGHTS, DemoResNet
 from nnguide_core.records import Dataset
 from scripts.demo_card import data_card
 from scripts.demo_packing import draw, noise, pack

@@ -86,9 +86,9 @@ def test_images_with_a_label_below_0_are_kept_where_that_is_asked_for() -> None:
     assert torch.equal(bank.rows, build_bank(features(5), head=linear()).rows)
 
 
-def test_a_balanced_draw_that_keeps_unknown_labels_takes_the_same_share_of_them() -> None:
+def test_a_stratified_draw_that_keeps_unknown_labels_takes_the_same_share_of_them() -> None:
     labels = torch.tensor([0, -1, 1, -1]).repeat(10)
-    how = BankSettings(fraction=0.5, balanced=True)
+    how = BankSettings(fraction=0.5, draw="stratified")
     ones = torch.ones(40)
     bank = build_bank(ones[:, None], energies=ones, labels=labels, keep_unknown=True, settings=how)
     assert torch.bincount(bank.labels + 1).tolist() == [10, 5, 5]
@@ -132,7 +132,7 @@ def test_a_random_draw_from_images_in_class_order_has_every_class() -> None:
     shuffle=st.randoms(use_true_random=False),
 )
 @settings(deadline=None, max_examples=100)
-def test_a_balanced_draw_keeps_the_same_share_of_every_class(
+def test_a_stratified_draw_keeps_the_same_share_of_every_class(
     counts: list[int], fraction: float, seed: int, shuffle: object
 ) -> None:
     labels = [label for label, count in enumerate(counts) for _ in range(count)] + [-1] * 3
@@ -140,28 +140,73 @@ def test_a_balanced_draw_keeps_the_same_share_of_every_class(
     total = math.floor(fraction * sum(counts) + 1e-9)
     if total == 0:
         return
-    bank = drawn(len(labels), torch.tensor(labels), fraction=fraction, seed=seed, balanced=True)
+    bank = drawn(len(labels), torch.tensor(labels), fraction=fraction, seed=seed, draw="stratified")
     assert bank.size == len(set(bank.positions.tolist())) == total
     for label, count in enumerate(counts):
         share = total * count / sum(counts)
         assert abs(int((bank.labels == label).sum()) - share) < 1
 
 
-def test_a_balanced_draw_moves_with_its_seed() -> None:
+def test_a_stratified_draw_moves_with_its_seed() -> None:
     labels = torch.arange(5).repeat(40)
-    draws = [drawn(200, labels, fraction=0.2, balanced=True, seed=seed).positions for seed in (0, 1)]
+    draws = [drawn(200, labels, fraction=0.2, draw="stratified", seed=seed).positions for seed in (0, 1)]
     assert not torch.equal(*draws)
 
 
-def test_a_balanced_draw_favours_no_class_where_there_is_not_an_image_for_each() -> None:
+def test_a_stratified_draw_favours_no_class_where_there_is_not_an_image_for_each() -> None:
     labels = torch.arange(10)
-    draws = [drawn(10, labels, fraction=0.5, balanced=True, seed=seed).labels.tolist() for seed in range(20)]
+    draws = [
+        drawn(10, labels, fraction=0.5, draw="stratified", seed=seed).labels.tolist() for seed in range(20)
+    ]
     assert {label for draw in draws for label in draw} == set(range(10))
 
 
-def test_a_balanced_draw_needs_labels() -> None:
-    with pytest.raises(ValueError, match="class-balanced bank needs labels"):
-        drawn(10, balanced=True)
+def test_a_draw_by_class_needs_labels() -> None:
+    for draw in ("stratified", "balanced"):
+        with pytest.raises(ValueError, match=f"A {draw} draw of the bank needs labels"):
+            drawn(10, draw=draw)
+
+
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=8),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**63 - 1),
+    shuffle=st.randoms(use_true_random=False),
+)
+@settings(deadline=None, max_examples=100)
+def test_a_balanced_draw_keeps_the_same_number_of_every_class_and_all_of_those_that_have_fewer(
+    counts: list[int], fraction: float, seed: int, shuffle: object
+) -> None:
+    labels = [label for label, count in enumerate(counts) for _ in range(count)] + [-1] * 3
+    shuffle.shuffle(labels)  # type: ignore[attr-defined]
+    total = math.floor(fraction * sum(counts) + 1e-9)
+    if total == 0:
+        return
+    bank = drawn(len(labels), torch.tensor(labels), fraction=fraction, seed=seed, draw="balanced")
+    assert bank.size == len(set(bank.positions.tolist())) == total
+    kept = torch.bincount(bank.labels, minlength=len(counts)).tolist()
+    most = max(kept)
+    assert all(one in (most, most - 1) or one == count for one, count in zip(kept, counts, strict=True))
+
+
+def test_a_balanced_draw_of_an_uneven_set_by_hand() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 8 + [2] * 2)
+    bank = drawn(100, labels, fraction=0.16, draw="balanced")
+    assert torch.bincount(bank.labels).tolist() == [7, 7, 2]
+    assert torch.bincount(drawn(100, labels, fraction=0.16, draw="stratified").labels)[0] in (14, 15)
+
+
+def test_a_balanced_draw_leaves_no_class_and_no_image_out_for_good() -> None:
+    labels = torch.arange(10)
+    draws = [
+        drawn(10, labels, fraction=0.5, draw="balanced", seed=seed).labels.tolist() for seed in range(20)
+    ]
+    assert {label for draw in draws for label in draw} == set(range(10))
+    labels = torch.tensor([0, 0, 0, 0, 1])
+    kept = [
+        drawn(5, labels, fraction=0.4, draw="balanced", seed=seed).positions.tolist() for seed in range(40)
+    ]
+    assert {tuple(each) for each in kept} == {(row, 4) for row in range(4)}
 
 
 def test_too_few_images_are_refused_with_both_numbers_and_the_reasons() -> None:

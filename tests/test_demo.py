@@ -12,7 +12,6 @@ from nnguide_core.datasets import open_dataset, sources
 from nnguide_core.demo import (
     FEATURES,
     IMAGES,
-    WEIGHTS,
     demo_datasets,
     demo_features,
     demo_head,
@@ -22,7 +21,7 @@ from nnguide_core.demo import (
 from nnguide_core.evaluation.questions import ask_demo
 from nnguide_core.features import extract
 from nnguide_core.models import load_model
-from nnguide_core.models.demo_network import CLASS_NAMES, FEATURE_WIDTH, IMAGE_SIDE, DemoResNet
+from nnguide_core.models.demo_network import CLASS_NAMES, FEATURE_WIDTH, IMAGE_SIDE, WEIGHTS, DemoResNet
 from nnguide_core.records import Role
 from nnguide_core.store import Workspace
 from nnguide_core.workers import Workers

@@ -1,11 +1,14 @@
 """NNGuide against pytorch-ood's, straight loops, hand-computed cases and the method's own invariances."""
 
 import doctest
+import gc
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +30,7 @@ from nnguide_core.errors import (
     RequiresFittingException,
 )
 from nnguide_core.scoring import energy, unit_features
+from nnguide_core.search import topk
 from tests import reference
 
 WIDTH, CLASSES = 24, 5
@@ -188,6 +192,117 @@ def test_pytorch_oods_grid_search_runs_on_this_detector() -> None:
     assert NNGuide.hyperparameter_space == {}
 
 
+def test_the_grid_search_measures_the_settings_that_it_names() -> None:
+    from pytorch_ood.utils import GridSearch
+
+    images, labels = clustered(60), torch.arange(60) % 3 - 1
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=20)
+    space = {"scoring": ["paper", "cosine"], "react_percentile": [None, 60.0], "fraction": [1.0, 0.5]}
+    search = GridSearch(NNGuide(nn.Identity(), linear(), 3), loader, loader, hyperparameter_space=space)
+    search.run()
+    known = labels >= 0
+    for each in search.results_:
+        plain = NNGuide(nn.Identity(), linear(), 3, **each["params"]).fit_features(images[known])
+        scores = plain.predict_features(images)
+        wins = (scores[~known][:, None] > scores[known]).double() + 0.5 * (
+            scores[~known][:, None] == scores[known]
+        )
+        assert each["score"] == pytest.approx(float(wins.mean()), abs=1e-6)
+    assert len({each["score"] for each in search.results_}) > 2
+
+
+def test_a_setting_that_changes_needs_a_new_fit_and_k_does_not() -> None:
+    detector = NNGuide(None, linear(), 3).fit_features(normal(20))
+    detector.hyperparameter_space = {"k": [], "react_percentile": [], "fraction": []}
+    before = detector.predict_features(normal(4))
+    detector.set_hyperparameters(k=2, fraction=1.0)
+    assert not torch.equal(detector.predict_features(normal(4)), before)
+    detector.set_hyperparameters(react_percentile=80.0)
+    assert detector.get_hyperparameters() == {"k": 2, "react_percentile": 80.0, "fraction": 1.0}
+    with pytest.raises(RequiresFittingException):
+        detector.predict_features(normal(4))
+    expected = NNGuide(None, linear(), 2, react_percentile=80.0).fit_features(normal(20))
+    detector.fit_features(normal(20))
+    assert torch.equal(detector.predict_features(normal(4)), expected.predict_features(normal(4)))
+    with pytest.raises(ValueError, match=r"in \(0, 1\], got 2"):
+        detector.set_hyperparameters(k=1, fraction=2)
+    assert detector.get_hyperparameters() == {"k": 2, "react_percentile": 80.0, "fraction": 1.0}
+
+
+class Trained(nn.Module):
+    """An encoder as training leaves it."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        nn.Sequential(nn.BatchNorm1d(WIDTH), nn.ReLU()),
+        nn.Sequential(nn.Identity(), nn.Dropout(0.1)),
+        Trained(nn.Identity()).forward,
+    ],
+)
+def test_an_encoder_in_training_mode_is_told_once_per_call_by_its_name(encoder: Any) -> None:
+    detector = NNGuide(encoder, linear(), 3)
+    batches = [normal(10, seed=seed) for seed in range(3)]
+    name = type(getattr(encoder, "__self__", encoder)).__name__
+    told = rf"The encoder \({name}\) is in training mode: .* Call eval\(\) on the encoder and fit again\."
+    for call in (
+        lambda: detector.fit(batches),
+        lambda: detector.predict(normal(4)),
+        lambda: detector(normal(4)),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        assert len(caught) == 1
+        assert re.fullmatch(told, str(caught[0].message))
+        assert caught[0].filename == __file__
+
+
+def test_a_head_in_training_mode_is_told_and_plain_layers_have_no_mode() -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(WIDTH, WIDTH), nn.ReLU())
+    assert encoder.training
+    NNGuide(encoder, linear(), 3).fit([normal(10)])
+    with pytest.warns(NNGuideWarning, match=r"The head \(Sequential\) is in training mode"):
+        detector = NNGuide(encoder, nn.Sequential(nn.Dropout(0.5), linear()), 3).fit([normal(10)])
+    assert isinstance(detector.head, nn.Module)
+    detector.head.eval()
+    detector(normal(4))
+
+
+def test_a_bank_is_encoded_once_and_let_go_with_the_detectors_next_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded: list[int] = []
+    encode = topk.Engine.encode
+
+    def counted(engine: topk.Engine, rows: Any, *arguments: Any) -> Any:
+        encoded.append(rows.size)
+        return encode(engine, rows, *arguments)
+
+    monkeypatch.setattr(topk.Engine, "encode", counted)
+    z = normal(4200, width=512)  # smaller banks are searched as they are
+    detector = NNGuide(None, None, 3).fit_features(z, energies=torch.ones(4200))
+    first = detector.predict_features(z[:12], energies=torch.ones(12), batch_size=6)
+    again = detector.predict_features(z[:12], energies=torch.ones(12))
+    assert torch.equal(first, again)
+    assert encoded == [4200]
+    assert detector.bank is not None
+    assert "prepared" in vars(detector.bank)
+    assert "prepared" not in vars(pickle.loads(pickle.dumps(detector.bank)))  # noqa: S301 - made here
+    held = weakref.ref(detector.bank.prepared)
+    detector.fit_features(z[:20], energies=torch.ones(20))
+    gc.collect()
+    assert held() is None
+
+
 def test_only_named_hyperparameters_can_be_set() -> None:
     detector = NNGuide(None, linear())
     detector.hyperparameter_space = {"k": [1, 2]}
@@ -195,6 +310,11 @@ def test_only_named_hyperparameters_can_be_set() -> None:
     assert detector.get_hyperparameters() == {"k": 2}
     with pytest.raises(ValueError, match=r"no hyperparameter 'head' to search. Known: k"):
         detector.set_hyperparameters(head=None)
+    detector.hyperparameter_space = {"k": [1, 2], "temperature": [1.0]}
+    with pytest.raises(
+        ValueError, match=r"no hyperparameter 'temperature' .* There can be k, fraction, seed"
+    ):
+        detector.set_hyperparameters(temperature=1.0)
 
 
 # The cosine scoring, as in pytorch-ood 0.3.2
@@ -418,11 +538,11 @@ def test_react_with_given_logits_and_no_head_is_refused() -> None:
 
 def test_the_bank_settings_reach_the_bank() -> None:
     labels = torch.arange(60) % 3
-    how: dict[str, Any] = {"fraction": 0.5, "seed": 4, "balanced": True}
+    how: dict[str, Any] = {"fraction": 0.5, "seed": 4, "draw": "stratified"}
     bank = NNGuide(None, linear(), **how).fit_features(normal(60), labels).bank
     assert bank is not None
     assert torch.bincount(bank.labels).tolist() == [10, 10, 10]
-    assert (bank.settings.fraction, bank.settings.seed, bank.settings.balanced) == (0.5, 4, True)
+    assert (bank.settings.fraction, bank.settings.seed, bank.settings.draw) == (0.5, 4, "stratified")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def saved(path: Path) -> Path:
 def test_a_loaded_detector_scores_at_once_and_bit_for_bit_the_same(
     path: Path, scoring: Any, dtype: torch.dtype
 ) -> None:
-    how: dict[str, Any] = {"fraction": 0.5, "seed": 3, "balanced": True, "react_percentile": 91.3}
+    how: dict[str, Any] = {"fraction": 0.5, "seed": 3, "draw": "stratified", "react_percentile": 91.3}
     detector = NNGuide(None, linear(dtype), 4, scoring, energy_offset=0.1, **how)
     labels = torch.arange(40) % 3
     detector.fit_features(features(40), labels, ids=[str(row) for row in range(40)])
@@ -106,7 +106,7 @@ def test_a_head_that_computes_more_than_its_weights_say_is_asked_for_again(path:
     head = Cosine(6, 3) if kind == "subclass" else linear()
     if kind == "hook":
         head.register_forward_hook(lambda _, __, logits: 2 * logits)
-    detector = NNGuide(None, head.requires_grad_(False), 3).fit_features(features(20))
+    detector = NNGuide(None, head.eval().requires_grad_(False), 3).fit_features(features(20))
     expected = detector.predict_features(features(5, 1))
     detector.save(path)
     with pytest.raises(ModelNotSetException, match="pass logits or energies"):
@@ -194,12 +194,41 @@ def test_a_file_of_this_program_that_is_no_detector_is_refused(path: Path) -> No
         NNGuide.load(path)
 
 
-def test_a_file_of_a_newer_version_is_refused(saved: Path) -> None:
-    rewrite(saved, about={"format": 2})
-    with pytest.raises(
-        StoreError, match=r"has format 2 and this program reads format 1: .* Update the program"
-    ):
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (
+            3,
+            r"format 3 and this program reads formats 1 to 2: a newer version wrote it\. Update the program",
+        ),
+        (0, r"has format 0 and this program reads formats 1 to 2: it is damaged\. Fit and save again\.$"),
+        ("2", r"has format '2' .*: it is damaged"),
+        (..., r"has format None .*: it is damaged"),
+    ],
+)
+def test_a_file_of_a_format_that_is_not_known_is_refused_with_the_reason(
+    saved: Path, number: object, message: str
+) -> None:
+    rewrite(saved, about={"format": number})
+    with pytest.raises(StoreError, match=message):
         NNGuide.load(saved)
+
+
+@pytest.mark.parametrize(("balanced", "draw"), [(True, "stratified"), (False, "random")])
+def test_a_file_of_the_first_version_is_read(saved: Path, balanced: bool, draw: str) -> None:
+    expected = NNGuide.load(saved)
+    settings = {
+        "fraction": 1.0,
+        "seed": 0,
+        "balanced": balanced,
+        "react_percentile": None,
+        "scoring": "paper",
+        "energy_offset": 0.0,
+    }
+    rewrite(saved, about={"format": 1, "settings": settings})
+    loaded = NNGuide.load(saved)
+    assert loaded.settings.draw == draw
+    assert torch.equal(loaded.predict_features(features(5, 1)), expected.predict_features(features(5, 1)))
 
 
 def rewrite(path: Path, tensors: dict[str, Any] | None = None, about: dict[str, Any] | None = None) -> None:

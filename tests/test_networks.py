@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from nnguide_core.networks import Network, device_of, head_logits, move, plain_linear
+from nnguide_core.networks import Network, device_of, head_logits, linear, move, plain_linear
 
 
 def test_a_head_may_be_a_module_a_method_or_any_function() -> None:
@@ -112,12 +114,37 @@ def test_a_linear_layer_is_plain_only_if_its_weights_are_all_that_it_computes_wi
         def forward(self, z: Tensor) -> Tensor:
             return 3 * super().forward(z)
 
+    class Named(nn.Linear):
+        """A subclass that changes nothing."""
+
     hooked, prepared, replaced = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(3, 2)
     hooked.register_forward_hook(lambda _, __, output: 2 * output)
     prepared.register_forward_pre_hook(lambda _, given: (2 * given[0],))
     replaced.forward = torch.relu  # type: ignore[method-assign]
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
     plain = nn.Linear(3, 2)
-    assert plain_linear(plain) is plain
-    for head in (Scaled(3, 2), hooked, prepared, replaced, normed, nn.Sequential(plain), plain.forward, None):
-        assert plain_linear(head) is None
+    for head in (plain, Named(3, 2), NonDynamicallyQuantizableLinear(3, 2), timm.layers.Linear(3, 2)):
+        assert plain_linear(head) is head
+    for other in (
+        Scaled(3, 2),
+        hooked,
+        prepared,
+        replaced,
+        normed,
+        nn.Sequential(plain),
+        plain.forward,
+        None,
+    ):
+        assert plain_linear(other) is None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_of_given_weights_shares_their_memory_and_moves_alone(bias: bool) -> None:
+    layer = timm.layers.Linear(3, 2, bias=bias)
+    shared = linear(layer.weight, layer.bias)
+    assert torch.equal(shared(torch.ones(1, 3)), layer(torch.ones(1, 3)))
+    assert shared.weight.data_ptr() == layer.weight.data_ptr()
+    assert (shared.in_features, shared.out_features, shared.training) == (3, 2, False)
+    assert not any(parameter.requires_grad for parameter in shared.parameters())
+    move(shared, torch.device("meta"))
+    assert layer.weight.device.type == "cpu"

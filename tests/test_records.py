@@ -69,7 +69,7 @@ def test_found_is_read_plus_skipped_and_classes_are_counted_in_order():
 
 
 def test_a_run_comes_back_from_its_json_whole():
-    settings = BankSettings(fraction=0.1, seed=3, balanced=True, react_percentile=95.0, scoring="cosine")
+    settings = BankSettings(fraction=0.1, seed=3, draw="balanced", react_percentile=95.0, scoring="cosine")
     whole = run(settings=settings, threshold=Threshold("value", -57.25), model_name="É <b>")
     read = Run.from_json(whole.to_json())
     assert read == whole
@@ -79,12 +79,47 @@ def test_a_run_comes_back_from_its_json_whole():
 
 
 @pytest.mark.parametrize(
+    ("was_balanced", "draw", "written"),
+    [
+        (False, "random", "9f31f05eb906b69621df4ef0998154da54979a675a3f89ed0bb75ae8a6fac156"),
+        (True, "stratified", "96f6bd8d642429787137161e24821b731f664e6be599aebd0faeba4ddc8d2e41"),
+    ],
+)
+def test_a_run_of_the_first_version_is_read_and_keeps_its_id(was_balanced, draw, written):
+    old = {
+        "format": 1,
+        "id": written,
+        "model": "mmmm",
+        "model_name": "net",
+        "bank": {"fingerprint": "bbbb", "name": "train", "role": "bank", "size": 10},
+        "queries": [{"fingerprint": "iiii", "name": "test", "role": "id", "size": 5}],
+        "settings": {
+            "balanced": was_balanced,
+            "energy_offset": 0.0,
+            "fraction": 0.5,
+            "react_percentile": None,
+            "scoring": "paper",
+            "seed": 3,
+        },
+        "k": 7,
+        "threshold": {"kind": "id_kept", "level": 0.95},
+        "versions": {"torch": "2"},
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    read = Run.from_json(json.dumps(old))
+    assert (read.settings.draw, read.id) == (draw, written)
+    assert Run.from_json(read.to_json()) == read
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"model": "n" * 64},
         {"bank": RunDataset(fingerprint("other"), "train", Role.BANK, 10)},
         {"queries": ()},
         {"settings": BankSettings(seed=1)},
+        {"settings": BankSettings(draw="stratified")},
+        {"settings": BankSettings(draw="balanced")},
         {"k": 11},
         {"threshold": Threshold("id_kept", 0.9)},
         {"threshold": Threshold("ood_caught", 0.95)},
@@ -133,7 +168,7 @@ def test_equal_settings_give_equal_ids_whether_written_as_1_or_1_point_0():
         ("[]", "no record of a run"),
         ("{}", "no record of a run"),
         (b"\xff\xfe", "no record of a run"),
-        (json.dumps({"format": 99}), "another version of the program"),
+        (json.dumps({"format": 99}), "a newer version of the program"),
         (json.dumps({**json.loads(run().to_json()), "k": 11}), "changed after it was written"),
         (json.dumps({**json.loads(run().to_json()), "extra": 1}), "no record of a run"),
         (json.dumps({**json.loads(run().to_json()), "settings": {"fraction": 7}}), "no record of a run"),

@@ -40,7 +40,12 @@ def test_bank_settings_that_mean_nothing_are_refused(choice, words):
 
 
 def test_the_defaults_are_the_whole_training_set_as_in_the_paper():
-    assert BankSettings() == BankSettings(1.0, 0, False, None, "paper", 0.0)
+    assert BankSettings() == BankSettings(1.0, 0, "random", None, "paper", 0.0)
+
+
+def test_a_draw_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match='draw must be "random", "stratified" or "balanced", got True'):
+        BankSettings(draw=True)
 
 
 def test_typed_paths_are_allowed_under_the_roots_of_the_environment(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ threshold = detector.provenance["threshold"]
 found = detector.neighbors_features(features, logits=logits)  # (Q, D) and (Q, C), from the same model
 flagged = found.score >= threshold                             # higher score = more OOD
 reasons = [                                                    # ids of the bank images behind each score
-    [detector.bank.ids[row] for row in rows] for rows in found.indices.tolist()
+    [detector.bank.ids[row] for row in rows if row >= 0] for rows in found.indices.tolist()
 ]"""
 
 

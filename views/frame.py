@@ -112,8 +112,7 @@ def _drawn(run: Run) -> str:
     settings = run.settings
     said = [f"scoring {settings.scoring}"]
     if settings.fraction < 1.0:
-        kind = "class-balanced" if settings.balanced else "random"
-        said.append(f"{kind} {100 * settings.fraction:g} %, seed {settings.seed}")
+        said.append(f"{settings.draw} {100 * settings.fraction:g} %, seed {settings.seed}")
     if settings.react_percentile is not None:
         said.append(f"ReAct at the {settings.react_percentile:g}th percentile")
     if settings.energy_offset:

@@ -288,6 +288,6 @@ def _compute(plan: Plan, context: JobContext) -> str:
 
 def _check_checkpoint(plan: Plan) -> None:
     """Check a typed path again when the job's turn comes, which may be after a restart."""
-    path = plan.spec.checkpoint if plan.spec.source == "checkpoint" else None
+    path = plan.spec.checkpoint
     if path is not None and not path.is_relative_to(resources.workspace().blobs):
         still_allowed(path)

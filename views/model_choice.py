@@ -8,9 +8,9 @@ import streamlit as st
 from nnguide_core import devices
 from nnguide_core.demo import demo_spec
 from nnguide_core.errors import ModelError
-from nnguide_core.models import ModelSpec, Precision, available, weights_of
+from nnguide_core.models import ModelSpec, Precision, available, library_and_name, weights_of
 from nnguide_core.paths.allowed import allowed_path
-from nnguide_core.settings import REACT_PERCENTILE, BankSettings
+from nnguide_core.settings import REACT_PERCENTILE, BankSettings, Draw
 from views import resources, state
 from views.text import literal
 from views.upload_memory import free
@@ -25,6 +25,11 @@ _PRECISIONS: dict[Precision, str] = {
     "float32": "float32 (exact)",
     "auto": "automatic (bfloat16 where it is fast and safe)",
     "bfloat16": "bfloat16",
+}
+_DRAWS: dict[Draw, str] = {
+    "random": "at random",
+    "stratified": "stratified: the same share of every class",
+    "balanced": "balanced: the same number of every class",
 }
 _SCORING = {
     "paper": "paper: a bank image's energy weighs its cosine",
@@ -68,8 +73,12 @@ def bank_options(*, with_split: bool = True) -> tuple[BankSettings, float]:
         "share of the bank's images that is used, %", 0.1, 100.0, step=5.0, key=field("bank.percent", 100.0)
     )
     seed = first.number_input("seed of every draw", 0, 2**31, key=field("bank.seed", 0))
-    balanced = first.toggle(
-        "the same share of every class", disabled=percent == 100.0, key=field("bank.balanced", False)
+    draw = first.selectbox(
+        "drawn",
+        list(_DRAWS),
+        format_func=_DRAWS.__getitem__,
+        disabled=percent == 100.0,
+        key=field("bank.draw", "random"),
     )
     scoring = second.radio(
         "scoring", list(_SCORING), format_func=_SCORING.__getitem__, key=field("bank.scoring", "paper")
@@ -95,7 +104,7 @@ def bank_options(*, with_split: bool = True) -> tuple[BankSettings, float]:
     settings = BankSettings(
         float(percent) / 100,
         int(seed),
-        bool(balanced) and percent < 100.0,
+        draw if percent < 100.0 else "random",
         float(percentile) if react else None,
         "cosine" if scoring == "cosine" else "paper",
         float(offset),
@@ -121,7 +130,7 @@ def _torchvision() -> ModelSpec:
     field = state.field(f"torchvision.weights.{name}", weights[0])
     chosen = right.selectbox("weights", weights, key=field)
     st.caption("Weights that are not on this machine yet are downloaded from download.pytorch.org.")
-    names_given, layer, precision, size = _details(with_size=chosen == _RANDOM)
+    names_given, layer, precision, size = _details()
     return ModelSpec(
         "torchvision",
         name,
@@ -136,18 +145,21 @@ def _torchvision() -> ModelSpec:
 def _timm() -> ModelSpec | None:
     left, right = st.columns(2)
     name = left.text_input(
-        "timm's name of the model", key=state.field("timm.name", ""), placeholder="resnet18.a1_in1k"
+        "timm's name of the model, with or without a tag",
+        key=state.field("timm.name", ""),
+        placeholder="resnet18.a1_in1k",
     )
     pretrained = right.toggle("with its weights", key=state.field("timm.pretrained", True))
-    names_given, layer, precision, _ = _details(with_size=False)
+    names_given, layer, precision, size = _details()
     if not name.strip():
         return None
     return ModelSpec(
         "timm",
         name.strip(),
-        "pretrained" if pretrained else None,
+        "DEFAULT" if pretrained else None,
         class_names=names_given,
         feature_layer=layer,
+        image_size=size,
         precision=precision,
     )
 
@@ -156,7 +168,8 @@ def _own() -> ModelSpec | None:
     path = _checkpoint()
     left, right = st.columns(2)
     architecture = left.text_input(
-        "architecture (a torchvision or timm name)", key=state.field("checkpoint.architecture", "resnet50")
+        "architecture (torchvision's name, or timm:NAME)",
+        key=state.field("checkpoint.architecture", "resnet50"),
     )
     count = right.number_input(
         "number of classes, 0 to take it from the checkpoint",
@@ -164,14 +177,13 @@ def _own() -> ModelSpec | None:
         10**6,
         key=state.field("checkpoint.count", 0),
     )
-    names_given, layer, precision, size = _details(with_size=True, without_names="to number them")
+    names_given, layer, precision, size = _details("to number them")
     if path is None:
         return None
     if not architecture.strip():
-        raise ModelError("The checkpoint's architecture has no name: give torchvision's or timm's.")
+        raise ModelError("The checkpoint's architecture has no name: give torchvision's, or timm:NAME.")
     return ModelSpec(
-        "checkpoint",
-        architecture.strip(),
+        *library_and_name(architecture.strip()),
         checkpoint=path,
         class_names=names_given,
         class_count=int(count) or None,
@@ -208,7 +220,7 @@ def _checkpoint() -> Path | None:
 
 
 def _details(
-    *, with_size: bool, without_names: str = "for its own"
+    without_names: str = "for its own",
 ) -> tuple[tuple[str, ...] | None, str | None, Precision, int | None]:
     """Return class names, feature layer, precision and image size, None where the model's own count."""
     with st.expander("Class names, feature layer, precision"):
@@ -224,9 +236,7 @@ def _details(
             format_func=_PRECISIONS.__getitem__,
             key=state.field("model.precision", "float32"),
         )
-        side = 0
-        if with_size:
-            side = right.number_input(
-                "image side in pixels, 0 for the architecture's", 0, 4096, key=state.field("model.side", 0)
-            )
+        side = right.number_input(
+            "image side in pixels, 0 for that of the weights", 0, 4096, key=state.field("model.side", 0)
+        )
     return names, layer.strip() or None, precision, int(side) or None

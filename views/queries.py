@@ -1,5 +1,6 @@
 """Single images of a view: found by id, with their decision, and as tiles for a gallery."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -62,8 +63,8 @@ class Query:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it is a false alarm or a miss."""
-        return self.flagged is not self.is_ood
+        """Whether it is a false alarm or a miss; neither without a score or a threshold."""
+        return math.isfinite(self.margin) and self.flagged is not self.is_ood
 
 
 def query_at(view: View, judged: Judged, row: int) -> Query:

@@ -176,7 +176,7 @@ def _misflagged(view: View) -> str:
 
 def _card(view: View, query: Query, picture: bytes | None) -> str:
     rows = query.neighbors.indices[0, :_NEIGHBOURS].tolist()
-    images = [bank_image(view, row) for row in rows]
+    images = [bank_image(view, row) for row in rows if row >= 0]
     dataset = view.evaluation.question.bank.dataset
     found = resources.thumbnails((dataset, image) for image in images)
     neighbours = "".join(

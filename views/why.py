@@ -1,5 +1,7 @@
 """Why an image got its score and its decision: in words, on the plane of its factors, by its neighbours."""
 
+import math
+
 import numpy as np
 import streamlit as st
 import torch
@@ -24,6 +26,9 @@ _OVER_K_HEIGHT = 300
 
 def why(view: View, query: Query) -> None:
     """Show the whole panel for one image."""
+    if not math.isfinite(query.score):
+        st.info("This image has no score and no neighbours: its features or logits hold NaN or infinity.")
+        return
     usual = typical(view.evaluation, int(query.judged.predicted[query.row]), view.k)
     st.markdown("#### Why?")
     st.text(literal(f"{decision_in_words(view, query)} {gap_in_words(query, usual)}"))

@@ -14,8 +14,9 @@ from nnguide_core.settings import DEFAULT_K, REACT_PERCENTILE, VERSION
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["OFFICIAL", "OFFICIAL_MODEL", "PRECISIONS", "TABLES", "check_paths", "parse", "parser"]
+__all__ = ["DRAWS", "OFFICIAL", "OFFICIAL_MODEL", "PRECISIONS", "TABLES", "check_paths", "parse", "parser"]
 
+DRAWS = ("random", "stratified", "balanced")
 PRECISIONS = ("float32", "bfloat16", "auto")
 TABLES = (".csv", ".parquet")
 # Source: roomo7time/nnguide, the official code, where the network is ResNet-50.
@@ -164,7 +165,11 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         f"{OFFICIAL['react']:g}, --fraction {OFFICIAL['fraction']:g} and --k {OFFICIAL['k']}. A bank, k, "
         "percentile or weights that are given too count instead",
     )
-    group.add_argument("--weights", help='torchvision weights such as IMAGENET1K_V2 (default "DEFAULT")')
+    group.add_argument(
+        "--weights",
+        help="torchvision's such as IMAGENET1K_V2, or timm's such as tv2_in1k (default: those that the "
+        "library recommends); with --checkpoint only their preprocessing counts",
+    )
     group.add_argument("--checkpoint", type=Path, help="own weights: safetensors or a state dict")
     group.add_argument("--classes", type=Path, help="a text file, one class name per line, in class order")
     group.add_argument(
@@ -172,6 +177,11 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--feature-layer", help="the layer whose input is the features, where it cannot be found"
+    )
+    group.add_argument(
+        "--image-size",
+        type=_count,
+        help="side in pixels of what the network sees (default: the weights')",
     )
     group.add_argument(
         "--precision",
@@ -186,7 +196,12 @@ def _add_bank(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("bank and score")
     group.add_argument("--k", type=_count, help=f"neighbours (default {DEFAULT_K})")
     group.add_argument("--fraction", type=_share, help="share of the images that the bank keeps (default 1)")
-    group.add_argument("--balanced", action="store_true", help="draw the same share of every class")
+    group.add_argument(
+        "--draw",
+        choices=DRAWS,
+        default=DRAWS[0],
+        help="stratified: the same share of every class; balanced: the same number of every class",
+    )
     group.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     group.add_argument("--scoring", choices=("paper", "cosine"), default="paper")
     group.add_argument("--energy-offset", type=_number, default=0.0, help="added to every energy")

@@ -20,17 +20,16 @@ from nnguide_core.datasets import split
 from nnguide_core.detector import NNGuide
 from nnguide_core.devices import choose_device, exact_device
 from nnguide_core.errors import BankMismatchError, DatasetError
-from nnguide_core.evaluation import Evaluation, Judged, Part, Question, evaluate, neighbors
+from nnguide_core.evaluation import Judged, Part, Question, evaluate, neighbors
 from nnguide_core.evaluation.plans import check_not_empty, unique_name
 from nnguide_core.evaluation.provenance import (
     bank_dataset,
     checked,
     save_detector,
-    spec_as_json,
     spec_from_json,
 )
 from nnguide_core.evaluation.questions import ask, ask_demo, extract_parts
-from nnguide_core.evaluation.tables import image_table, write_table
+from nnguide_core.evaluation.tables import judged_table, write_table
 from nnguide_core.models import Classifier, load_model
 from nnguide_core.records import Dataset, Role, Threshold
 from nnguide_core.store import Workspace
@@ -50,7 +49,7 @@ def _fit(options: Namespace) -> int:
         question = ask(classifier, (bank, held_out), settings, workspace=Workspace(), progress=told.progress)
         _tell_failed(told, question.parts)
         # "auto" can mean another precision on the machine that scores.
-        spec = {**spec_as_json(classifier.spec), "precision": classifier.precision}
+        spec = {**classifier.spec.to_json(), "precision": classifier.precision}
         answered = evaluate(replace(question, spec=spec), k=options.k, baselines=(), device=options.device)
         threshold = save_detector(answered, options.out, options.k, Threshold("id_kept", options.keep))
         told.say(
@@ -83,11 +82,12 @@ def _score(options: Namespace) -> int:
         tell_report(told, (bank, dataset), classifier.class_names)
         parts = extract_parts(classifier, [dataset], workspace=Workspace(), progress=told.progress)
         _tell_failed(told, parts)
-        answered = _judged(classifier, detector, bank, parts[0], k)
+        judged = Judged(dataset, parts[0].features, neighbors(detector, parts[0], k), {})
         threshold = float(about["threshold"]) if options.threshold is None else options.threshold
-        table = image_table(answered, k, threshold)
+        paths = [image.path for image in bank.images]
+        table = judged_table([judged], classifier.class_names, paths, k, threshold)
         write_table(table.drop_columns(["role", "decision", "verdict", "note"]), options.out)
-        _tell_flagged(options, told, answered, k, threshold)
+        _tell_flagged(options, told, judged, len(bank.images), k, threshold)
     return told.skipped
 
 
@@ -146,20 +146,6 @@ def _classifier_of(options: Namespace, about: Mapping[str, Any]) -> Classifier:
     return classifier
 
 
-def _judged(classifier: Classifier, detector: NNGuide, bank: Dataset, part: Part, k: int) -> Evaluation:
-    """Return one dataset judged by a detector whose bank images are no longer at hand."""
-    question = Question(
-        classifier.fingerprint,
-        classifier.name,
-        classifier.class_names,
-        None,
-        (Part(bank, part.features), part),
-        detector.settings,
-    )
-    found = neighbors(detector, part, k)
-    return Evaluation(question, detector, (Judged(part.dataset, part.features, found, {}),), {})
-
-
 def _recomputed(
     question: Question, workspace: Workspace, device: str | None, told: Console
 ) -> tuple[Part, ...]:
@@ -176,8 +162,9 @@ def _tell_failed(told: Console, parts: tuple[Part, ...]) -> None:
         told.skip(part.dataset.name, part.features.skipped)
 
 
-def _tell_flagged(options: Namespace, told: Console, answered: Evaluation, k: int, threshold: float) -> None:
-    (judged,) = answered.queries
+def _tell_flagged(
+    options: Namespace, told: Console, judged: Judged, bank: int, k: int, threshold: float
+) -> None:
     flagged = int(judged.flagged(k, threshold).sum())
     images, scored = len(judged.features), int(judged.neighbors.finite.sum())
     told.say(
@@ -191,7 +178,7 @@ def _tell_flagged(options: Namespace, told: Console, answered: Evaluation, k: in
         flagged=flagged,
         threshold=threshold,
         k=k,
-        bank=answered.bank.size,
+        bank=bank,
         device=judged.features.device,
     )
 

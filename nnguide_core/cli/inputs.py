@@ -11,7 +11,7 @@ from nnguide_core.cli.console import Console
 from nnguide_core.datasets import open_dataset
 from nnguide_core.errors import DatasetError, ModelError
 from nnguide_core.evaluation.plans import check_not_empty, unique_name
-from nnguide_core.models import ModelSpec
+from nnguide_core.models import ModelSpec, library_and_name
 from nnguide_core.names import visible
 from nnguide_core.progress import OnProgress, Progress
 from nnguide_core.records import Dataset, Role
@@ -24,25 +24,17 @@ def spec_of(options: Namespace) -> ModelSpec:
     """Return which model the options name.
 
     Raises:
-        ModelError: there is no such source of models, or the class names cannot be read.
+        ModelError: there is no such library, or the class names cannot be read.
     """
-    if options.model == "demo":
-        from nnguide_core.demo import demo_spec
-
-        return replace(demo_spec(), precision=options.precision)
-    source, _, architecture = options.model.rpartition(":")
-    if source not in ("", "timm", "torchvision"):
-        raise ModelError(f"A model is a torchvision name, timm:NAME or demo, got {options.model!r}.")
-    own = options.checkpoint is not None
     return ModelSpec(
-        "checkpoint" if own else "timm" if source == "timm" else "torchvision",
-        architecture,
-        options.weights if own else options.weights or "DEFAULT",
+        *library_and_name(options.model),
+        options.weights or ("DEFAULT" if options.checkpoint is None else None),
         options.checkpoint,
         _class_names(options.classes),
         options.class_count,
         options.feature_layer,
-        precision=options.precision,
+        options.image_size,
+        options.precision,
     )
 
 
@@ -51,7 +43,7 @@ def settings_of(options: Namespace) -> BankSettings:
     return BankSettings(
         options.fraction,
         options.seed,
-        options.balanced,
+        options.draw,
         options.react,
         options.scoring,
         options.energy_offset,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FEATURES",
     "IMAGES",
-    "WEIGHTS",
     "DemoSet",
     "demo_datasets",
     "demo_features",
@@ -33,7 +32,6 @@ __all__ = [
 ]
 
 _FOLDER = Path(__file__).parent
-WEIGHTS = _FOLDER / "model.safetensors"  # stored as float16, computed with in float32
 FEATURES = _FOLDER / "features.safetensors"
 IMAGES = _FOLDER / "images.json"  # the look of every image by its path, rows as in FEATURES
 
@@ -77,20 +75,15 @@ def demo_sets() -> tuple[DemoSet, ...]:
 def demo_spec() -> ModelSpec:
     """Return what models.load_model needs to load the shipped classifier."""
     from nnguide_core.models import ModelSpec
-    from nnguide_core.models.demo_network import CLASS_NAMES
 
-    return ModelSpec(
-        source="demo",
-        architecture="DemoResNet",
-        checkpoint=WEIGHTS,
-        class_names=CLASS_NAMES,
-        class_count=len(CLASS_NAMES),
-    )
+    return ModelSpec("demo", "DemoResNet", "DEFAULT")
 
 
 def demo_head() -> nn.Linear:
     """Return the shipped classifier's last layer, features (N, D) -> logits (N, C), on the CPU."""
     from safetensors import safe_open
+
+    from nnguide_core.models.demo_network import WEIGHTS
 
     with safe_open(WEIGHTS, framework="pt") as weights:
         weight, bias = weights.get_tensor("head.weight"), weights.get_tensor("head.bias")

@@ -15,7 +15,8 @@ from nnguide_core.evaluation.plans import Plan, prepared
 from nnguide_core.features import extract
 from nnguide_core.images.previews import previews
 from nnguide_core.jobs import JobContext
-from nnguide_core.models import Classifier, ModelSpec, architectures, checkpoints, load_model
+from nnguide_core.models import Classifier, ModelSpec, checkpoints, load_model
+from nnguide_core.models.architectures import LIBRARIES
 from nnguide_core.progress import Progress
 from nnguide_core.records import Dataset, ImageRef, Role, Skipped
 from nnguide_core.store import Workspace
@@ -130,9 +131,9 @@ def with_class_count(spec: ModelSpec) -> ModelSpec:
         ModelError: there is no such architecture, the checkpoint cannot be read, or the class names that
             were given are more or fewer than its head has classes.
     """
-    if spec.source != "checkpoint" or spec.checkpoint is None or spec.class_count is not None:
+    if spec.checkpoint is None or spec.class_count is not None:
         return spec
-    count = _head_count(spec.checkpoint, spec.architecture)
+    count = _head_count(spec.checkpoint, spec)
     if count is None:
         return spec
     if spec.class_names is not None and len(spec.class_names) != count:
@@ -206,14 +207,14 @@ def _card(dataset: Dataset, classifier: Classifier, loading: float, context: Job
     return ModelCard(classifier.describe(), classifier.class_names, seen, rate, loading, starting)
 
 
-def _head_count(checkpoint: Path, architecture: str) -> int | None:
+def _head_count(checkpoint: Path, spec: ModelSpec) -> int | None:
     """Return how many classes a checkpoint's head has: the side that grows with them; None if not to be told.
 
     Raises:
         ModelError: no such architecture, or a checkpoint that cannot be read.
     """
     try:
-        two, three = _shapes(architecture, 2), _shapes(architecture, 3)
+        two, three = _shapes(spec, 2), _shapes(spec, 3)
     except (RuntimeError, NotImplementedError):  # some networks cannot be made without memory
         return None
     sides = {
@@ -231,13 +232,10 @@ def _head_count(checkpoint: Path, architecture: str) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def _shapes(architecture: str, class_count: int) -> dict[str, tuple[int, ...]]:
+def _shapes(spec: ModelSpec, class_count: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a network's tensors without making them."""
     with torch.device("meta"):
-        if architectures.is_torchvision(architecture):
-            built = architectures.torchvision_model(architecture, class_count=class_count)
-        else:
-            built = architectures.timm_model(architecture, pretrained=False, class_count=class_count)
+        built = LIBRARIES[spec.library](spec.architecture, class_count=class_count)
     return {name: tuple(tensor.shape) for name, tensor in built.network.state_dict().items()}
 
 

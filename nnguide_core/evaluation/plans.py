@@ -65,13 +65,13 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return what from_json reads, ready for JSON."""
-        spec = asdict(self.spec)
-        spec["checkpoint"] = None if self.spec.checkpoint is None else str(self.spec.checkpoint)
-        spec["class_names"] = None if self.spec.class_names is None else list(self.spec.class_names)
-        datasets = [asdict(each) for each in self.datasets]
-        settings = asdict(self.settings)
-        others = {"bank_share": self.bank_share, "device": self.device}
-        return {"spec": spec, "datasets": datasets, "settings": settings, **others}
+        return {
+            "spec": self.spec.to_json(),
+            "datasets": [asdict(each) for each in self.datasets],
+            "settings": asdict(self.settings),
+            "bank_share": self.bank_share,
+            "device": self.device,
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Plan":
@@ -81,13 +81,10 @@ class Plan:
             StoreError: it is no plan, or one of another version.
         """
         try:
-            spec = dict(content["spec"])
-            spec["checkpoint"] = None if spec["checkpoint"] is None else Path(spec["checkpoint"])
-            spec["class_names"] = None if spec["class_names"] is None else tuple(spec["class_names"])
+            spec = ModelSpec.from_json(content["spec"])
             datasets = tuple(_chosen_from(each) for each in content["datasets"])
-            settings = BankSettings(**content["settings"])
-            share, device = float(content["bank_share"]), content.get("device")
-            return cls(ModelSpec(**spec), datasets, settings, share, device)
+            settings = BankSettings.from_json(content["settings"])
+            return cls(spec, datasets, settings, float(content["bank_share"]), content.get("device"))
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError("What this job was to do cannot be read any more: start it anew.") from error
 

@@ -13,7 +13,7 @@ from nnguide_core.evaluation.judging import Evaluation
 from nnguide_core.models import ModelSpec
 from nnguide_core.records import Dataset, ImageRef, Role, Threshold
 
-__all__ = ["bank_dataset", "checked", "save_detector", "spec_as_json", "spec_from_json"]
+__all__ = ["bank_dataset", "checked", "save_detector", "spec_from_json"]
 
 _KIND = "nnguide detector 1"
 _NEEDED: Mapping[str, Any] = {
@@ -55,14 +55,6 @@ def checked(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return about
 
 
-def spec_as_json(spec: ModelSpec) -> dict[str, Any]:
-    """Return a model's specification as JSON gives it back; a checkpoint is found from any folder."""
-    about = vars(spec) | {"class_names": None if spec.class_names is None else list(spec.class_names)}
-    return {
-        name: str(value.absolute()) if isinstance(value, Path) else value for name, value in about.items()
-    }
-
-
 def spec_from_json(about: Mapping[str, Any], checkpoint: Path | None = None) -> ModelSpec:
     """Return the model's specification; a checkpoint that has moved since can be named anew.
 
@@ -70,17 +62,15 @@ def spec_from_json(about: Mapping[str, Any], checkpoint: Path | None = None) -> 
         ModelError: its checkpoint is not there.
         StoreError: it is no specification, or one of another version.
     """
-    names, old = about.get("class_names"), about.get("checkpoint")
     try:
-        if about.get("source") == "demo":
-            return _demo_spec(about)
-        found = checkpoint or (None if old is None else Path(old))
-        made = {"checkpoint": found, "class_names": None if names is None else tuple(names)}
-        spec = ModelSpec(**{**about, **made})
-    except (TypeError, ValueError) as error:
+        spec = ModelSpec.from_json(about)
+    except ValueError as error:
         raise StoreError(f"The model that it belongs to cannot be read: {error}") from error
-    if found is not None and not found.exists():
-        raise ModelError(f"The checkpoint {found} is not there any more: name it with --checkpoint.")
+    spec = replace(spec, checkpoint=checkpoint or spec.checkpoint)
+    if spec.checkpoint is not None and not spec.checkpoint.exists():
+        raise ModelError(
+            f"The checkpoint {spec.checkpoint} is not there any more: name it with --checkpoint."
+        )
     return spec
 
 
@@ -101,13 +91,6 @@ def bank_dataset(about: Mapping[str, Any], detector: NNGuide) -> Dataset:
         for image, path in zip(ids, about["bank_paths"], strict=True)
     )
     return Dataset(about["bank"], Role.BANK, Path(), tuple(images))
-
-
-def _demo_spec(about: Mapping[str, Any]) -> ModelSpec:
-    """Return the shipped model's specification here, wherever it was installed when this was written."""
-    from nnguide_core.demo import demo_spec
-
-    return replace(demo_spec(), precision=about.get("precision", "float32"))
 
 
 def _provenance(evaluation: Evaluation, k: int, rule: Threshold, threshold: float) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 from nnguide_core.datasets import labels_for
 from nnguide_core.errors import StoreError
 from nnguide_core.evaluation.judging import Part, Question, rows_with_features
-from nnguide_core.evaluation.provenance import spec_as_json
 from nnguide_core.networks import linear
 from nnguide_core.progress import Cancelled, OnProgress, Progress
 from nnguide_core.records import Dataset, Features, Run, RunDataset, fingerprint
@@ -58,7 +57,7 @@ def ask(
         _on_cpu(classifier.head),
         parts,
         settings or BankSettings(),
-        spec_as_json(classifier.spec),
+        classifier.spec.to_json(),
     )
     keep(workspace, question)
     return question
@@ -80,7 +79,7 @@ def ask_demo(workspace: Workspace, settings: BankSettings | None = None) -> Ques
     datasets = remembered if len(remembered) == len(here) else demo_datasets()
     parts = tuple(Part(dataset, features[name]) for name, dataset in datasets.items())
     model = parts[0].features.model
-    settings, spec = settings or BankSettings(), spec_as_json(demo_spec())
+    settings, spec = settings or BankSettings(), demo_spec().to_json()
     question = Question(model, "demo", CLASS_NAMES, demo_head(), parts, settings, spec)
     keep(workspace, question)
     return question

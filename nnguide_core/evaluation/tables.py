@@ -5,7 +5,7 @@ as they are.
 """
 
 import io
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,15 @@ from nnguide_core.scoring import usage
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["bank_table", "decision_in_words", "image_table", "to_csv", "to_parquet", "write_table"]
+__all__ = [
+    "bank_table",
+    "decision_in_words",
+    "image_table",
+    "judged_table",
+    "to_csv",
+    "to_parquet",
+    "write_table",
+]
 
 NEIGHBOURS_LISTED = 10  # bank images named per row, at most
 
@@ -34,23 +42,43 @@ def image_table(
 ) -> "pa.Table":
     """Return one row per judged image, datasets in order.
 
+    Args:
+        evaluation: what was judged.
+        k: as for judged_table, like all that follow.
+        threshold: a score.
+        verdicts: image id -> verdict.
+        run: what the numbers came from: its id is a column, and all of it is in the table's metadata.
+    """
+    paths = _bank_paths(evaluation)
+    names = evaluation.question.class_names
+    return _with_run(judged_table(evaluation.queries, names, paths, k, threshold, verdicts), run)
+
+
+def judged_table(
+    queries: Sequence[Judged],
+    class_names: Sequence[str],
+    bank_paths: Sequence[str],
+    k: int,
+    threshold: float,
+    verdicts: Mapping[str, Verdict] | None = None,
+) -> "pa.Table":
+    """Return one row per judged image, datasets in order.
+
     A query without a score has the decision "no score", NaN where it has no number, and no neighbours.
 
     Args:
-        evaluation: what was judged.
+        queries: what was judged.
+        class_names: the model's, by class index.
+        bank_paths: of the bank rows' images, in the bank's order.
         k: neighbours that guide.
         threshold: a query is flagged as OOD when its score is at least this.
         verdicts: image id -> what a person decided; the columns are empty where nothing was said.
-        run: what the numbers came from: its id is a column, and all of it is in the table's metadata.
     """
     import pyarrow as pa
 
-    verdicts = verdicts or {}
-    bank_paths = _bank_paths(evaluation)
     schema = _schema()
-    parts = [_part(judged, evaluation, k, threshold, bank_paths, verdicts) for judged in evaluation.queries]
-    table = pa.concat_tables([schema.empty_table(), *(pa.table(part, schema) for part in parts)])
-    return _with_run(table, run)
+    parts = [_part(each, class_names, k, threshold, bank_paths, verdicts or {}) for each in queries]
+    return pa.concat_tables([schema.empty_table(), *(pa.table(part, schema) for part in parts)])
 
 
 def bank_table(
@@ -179,10 +207,10 @@ def _bank_paths(evaluation: Evaluation) -> list[str]:
 
 def _part(
     judged: Judged,
-    evaluation: Evaluation,
+    class_names: Sequence[str],
     k: int,
     threshold: float,
-    bank_paths: list[str],
+    bank_paths: Sequence[str],
     verdicts: Mapping[str, Verdict],
 ) -> dict[str, Any]:
     from numpy import asarray
@@ -193,7 +221,6 @@ def _part(
     defined = scores.isfinite().tolist()
     listed = judged.neighbors.indices[:, : min(k, NEIGHBOURS_LISTED)]
     guided = judged.neighbors.similarities[:, : listed.shape[1]].tolist()
-    names = evaluation.question.class_names
     said = [verdicts.get(image) for image in judged.features.ids]
     return {
         "id": list(judged.features.ids),
@@ -201,7 +228,7 @@ def _part(
         "role": [str(judged.dataset.role)] * len(rows),
         "path": [image.path for image in rows],
         "label": [image.label or "" for image in rows],
-        "predicted": [names[index] for index in judged.predicted.tolist()],
+        "predicted": [class_names[index] for index in judged.predicted.tolist()],
         "energy": asarray(judged.neighbors.energy),
         "guidance": asarray(judged.neighbors.guidance_at(k)),
         "score": asarray(scores),

@@ -13,7 +13,7 @@ from nnguide_core.errors import ModelError
 from nnguide_core.memory_errors import is_out_of_memory
 from nnguide_core.networks import linear, plain_linear
 
-__all__ = ["Encoder", "Split", "find_split", "forward"]
+__all__ = ["Encoder", "Split", "find_split", "forward", "logits_of"]
 
 Pooling = Literal["none", "positions", "class token"]
 
@@ -106,6 +106,28 @@ def forward(network: nn.Module, split: Split, images: Tensor) -> tuple[Tensor, T
     return features.float(), output.float()
 
 
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Return what the network itself gives, (B, 3, H, W) normalised -> (B, C).
+
+    Raises:
+        ModelError: it does not run on images of this size, or returns anything else.
+    """
+    with torch.inference_mode():
+        try:
+            logits = network(images)
+        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
+            side = f"{images.shape[2]} × {images.shape[3]} pixels"
+            raise ModelError(f"The network does not run on images of {side}: {error}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        raise ModelError(
+            f"The network must return logits of shape ({len(images)}, classes) for {len(images)} images, "
+            f"but it returned {_shown(logits)}. Wrap it so that it returns the logits alone."
+        )
+    return logits
+
+
 def _keep_input(module: nn.Module, arguments: tuple[Any, ...]) -> None:
     """Keep a layer's input for the forward() that runs in this thread, if one does."""
     inputs = _CALLS.get()
@@ -116,19 +138,8 @@ def _keep_input(module: nn.Module, arguments: tuple[Any, ...]) -> None:
 def _trace(network: nn.Module, probe: Tensor) -> tuple[list[_Call], Tensor]:
     """Run the network and list the layers it called, in order, with one tensor in and one out."""
     calls: list[_Call] = []
-    with _recording(network, calls, len(probe)), torch.inference_mode():
-        try:
-            logits = network(probe)
-        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
-            if is_out_of_memory(error):
-                raise
-            side = f"{probe.shape[2]} × {probe.shape[3]} pixels"
-            raise ModelError(f"The network does not run on images of {side}: {error}") from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(probe):
-        raise ModelError(
-            f"The network must return logits of shape ({len(probe)}, classes) for {len(probe)} images, "
-            f"but it returned {_shown(logits)}. Wrap it so that it returns the logits alone."
-        )
+    with _recording(network, calls, len(probe)):
+        logits = logits_of(network, probe)
     return calls, logits
 
 

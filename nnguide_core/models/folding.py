@@ -15,6 +15,10 @@ __all__ = ["fold_batch_norms"]
 _TOLERANCE = 1e-4  # of the largest output; rounding stays far below it
 
 
+class FoldedBatchNorm(nn.Identity):
+    """Where a batch norm was whose work the convolution before it does now."""
+
+
 def fold_batch_norms(network: nn.Module, probe: Tensor) -> int:
     """Fold every batch norm that can be, and return how many.
 
@@ -29,7 +33,7 @@ def fold_batch_norms(network: nn.Module, probe: Tensor) -> int:
     if not pairs:
         return 0
     weights = {convolution: (convolution.weight, convolution.bias) for convolution in pairs}
-    folded: dict[nn.Module, nn.Module] = {norm: nn.Identity() for norm in pairs.values()}
+    folded: dict[nn.Module, nn.Module] = {norm: FoldedBatchNorm() for norm in pairs.values()}
     for convolution, norm in pairs.items():
         _fold(convolution, norm)
     _replace(network, folded)

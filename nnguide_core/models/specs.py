@@ -1,7 +1,7 @@
 """A network ready to judge images: loaded, split into encoder and head, with its own preprocessing."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,20 @@ from nnguide_core.devices import choose_device, describe_device
 from nnguide_core.errors import ModelError
 from nnguide_core.images.preprocessing import Preprocess
 from nnguide_core.models import architectures, checkpoints
-from nnguide_core.models.architectures import Built, available, weights_of
-from nnguide_core.models.encoders import Encoder, Split, find_split, forward
+from nnguide_core.models.architectures import LIBRARIES, Built, available, library_and_name, weights_of
+from nnguide_core.models.encoders import Encoder, Split, find_split, forward, logits_of
 from nnguide_core.models.folding import fold_batch_norms
 
-__all__ = ["Classifier", "ModelSpec", "Precision", "available", "load_model", "weights_of"]
+__all__ = [
+    "Classifier",
+    "ModelSpec",
+    "Precision",
+    "available",
+    "library_and_name",
+    "load_model",
+    "weights_of",
+]
 
-Source = Literal["torchvision", "timm", "demo", "checkpoint"]
 Precision = Literal["float32", "bfloat16", "auto"]
 
 _PROBE_IMAGES = 2
@@ -37,27 +44,23 @@ class ModelSpec:
     0.0014 and up to 5 of 1,600 decisions. "auto" takes it where device and network allow.
     """
 
-    source: Source
-    architecture: str  # torchvision's or timm's name; for the demo "DemoResNet"
-    weights: str | None = None  # torchvision: a member of its weights; timm: any text; None: random weights
-    checkpoint: Path | None = None  # own weights for the architecture
+    library: str  # one of architectures.LIBRARIES
+    architecture: str  # as the library calls it
+    weights: str | None = None  # as the library calls them, "DEFAULT" for its choice; None: random
+    checkpoint: Path | None = None  # own weights; of the library's only the preprocessing counts then
     class_names: tuple[str, ...] | None = None  # C names, by the model's class index
     class_count: int | None = None  # C
     feature_layer: str | None = None  # the layer whose input is the features; found if not given
-    image_size: int | None = None  # side in pixels for own or random weights; the architecture's if not given
+    image_size: int | None = None  # side in pixels that the network sees; that of the weights if not given
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if self.source not in get_args(Source):
-            raise ValueError(f"source must be one of {', '.join(get_args(Source))}, got {self.source!r}.")
+        if self.library not in LIBRARIES:
+            raise ValueError(f"library must be one of {', '.join(LIBRARIES)}, got {self.library!r}.")
         if self.precision not in get_args(Precision):
             raise ValueError(
                 f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}."
             )
-        if self.source == "checkpoint" and self.checkpoint is None:
-            raise ValueError('The source "checkpoint" needs the path of one.')
-        if self.source in ("torchvision", "timm") and self.checkpoint is not None:
-            raise ValueError(f'A checkpoint needs the source "checkpoint", not {self.source!r}.')
         if self.class_count is not None and self.class_count < 1:
             raise ValueError(f"class_count must be at least 1, got {self.class_count}.")
         if self.image_size is not None and self.image_size < 1:
@@ -66,11 +69,40 @@ class ModelSpec:
     @property
     def name(self) -> str:
         """The model in a few words that a person recognises."""
-        if self.source == "demo":
+        if self.library == "demo" and self.weights is not None and self.checkpoint is None:
             return "demo"
+        name = self.architecture if self.library == "torchvision" else f"{self.library}:{self.architecture}"
         if self.checkpoint is not None:
-            return f"{self.checkpoint.name} on {self.architecture}"
-        return f"{self.architecture}, {self.weights or 'random weights'}"
+            return f"{self.checkpoint.name} on {name}"
+        return f"{name}, {self.weights or 'random weights'}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what from_json reads, ready for JSON; a checkpoint is found from any folder."""
+        return {
+            **vars(self),
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint.absolute()),
+            "class_names": None if self.class_names is None else list(self.class_names),
+        }
+
+    @classmethod
+    def from_json(cls, about: Mapping[str, Any]) -> "ModelSpec":
+        """Read what to_json wrote, here or in a version that knew sources instead of libraries.
+
+        Raises:
+            ValueError: it is no specification.
+        """
+        try:
+            about = _with_library(about) if "source" in about else about
+            checkpoint, names = about["checkpoint"], about["class_names"]
+            return cls(
+                **{
+                    **about,
+                    "checkpoint": None if checkpoint is None else Path(checkpoint),
+                    "class_names": None if names is None else tuple(names),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"This is no specification of a model: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,14 +189,16 @@ def load_model(spec: ModelSpec, device: torch.device | str | None = None) -> Cla
     """
     built = _build(spec)
     network = built.network.eval().requires_grad_(False)
-    probe = _probe(built.preprocess)
-    split = find_split(network, probe, spec.feature_layer)
-    names = _class_names(spec, built, split.class_count)
-    identity = _identity(spec.architecture, network, split, built.preprocess)
+    weights = network.state_dict()  # as they were trained: the steps below make new ones
     where = choose_device(device)
     network = network.to(where).to(memory_format=torch.channels_last)
-    probe = probe.to(where, memory_format=torch.channels_last)
+    probe = _probe(built.preprocess).to(where, memory_format=torch.channels_last)
+    logits_of(network, probe)  # what cannot run is refused here, in a sentence
     fold_batch_norms(network, probe)
+    # Only now: a batch norm that was folded cannot be the layer whose input is the features.
+    split = find_split(network, probe, spec.feature_layer)
+    names = _class_names(spec, built, split.class_count)
+    identity = _identity(spec.architecture, weights, split, built.preprocess)
     precision = _precision(spec.precision, network, split, probe)
     if precision != "float32":
         identity = hashlib.sha256(f"{identity} {precision}".encode()).hexdigest()
@@ -173,31 +207,28 @@ def load_model(spec: ModelSpec, device: torch.device | str | None = None) -> Cla
 
 def _build(spec: ModelSpec) -> Built:
     count = spec.class_count or (len(spec.class_names) if spec.class_names else None)
-    if spec.source == "torchvision":
-        return architectures.torchvision_model(
-            spec.architecture, spec.weights, class_count=count, image_size=spec.image_size
-        )
-    if spec.source == "timm":
-        pretrained = spec.weights is not None
-        return architectures.timm_model(
-            spec.architecture, pretrained=pretrained, class_count=None if pretrained else count
-        )
-    state = checkpoints.read_state(spec.checkpoint) if spec.checkpoint is not None else {}
-    if spec.source == "demo":
-        built = architectures.demo(count or 8)
-    elif architectures.is_torchvision(spec.architecture):
-        built = architectures.torchvision_model(
-            spec.architecture,
-            class_count=count,
-            image_size=spec.image_size,
-            preprocess_of=spec.weights,
-            auxiliary=any("aux" in name.lower() for name in state),
-        )
-    else:
-        built = architectures.timm_model(spec.architecture, pretrained=False, class_count=count)
-    if spec.checkpoint is not None:
+    state = None if spec.checkpoint is None else checkpoints.read_state(spec.checkpoint)
+    built = LIBRARIES[spec.library](
+        spec.architecture, spec.weights, class_count=count, image_size=spec.image_size, own=state
+    )
+    if spec.checkpoint is not None and state is not None:
         checkpoints.load_into(built.network, state, spec.checkpoint.name)
     return built
+
+
+def _with_library(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a specification that names a source as one that names a library, for the same network."""
+    about = {**about, "library": about["source"]}
+    match about.pop("source"):
+        case "demo":  # the shipped weights, wherever that program was installed
+            about |= {"weights": "DEFAULT", "checkpoint": None, "class_names": None, "class_count": None}
+        case "timm":  # whatever text the weights were, timm's choice was loaded
+            about |= {"weights": about["weights"] and "DEFAULT", "image_size": None}
+        case "checkpoint" if architectures.is_torchvision(about["architecture"]):
+            about["library"] = "torchvision"
+        case "checkpoint":
+            about |= {"library": "timm", "weights": None, "image_size": None}
+    return about
 
 
 def _probe(preprocess: Preprocess) -> Tensor:
@@ -216,21 +247,17 @@ def _class_names(spec: ModelSpec, built: Built, count: int) -> tuple[str, ...]:
     return names
 
 
-def _identity(architecture: str, network: nn.Module, split: Split, preprocess: Preprocess) -> str:
+def _identity(architecture: str, weights: Mapping[str, Tensor], split: Split, preprocess: Preprocess) -> str:
     """Hash all that features depend on, whatever device and file it came from."""
     digest = hashlib.sha256()
     for part in (architecture, split.layer, split.pooling, str(split.own_logits), preprocess.describe()):
         digest.update(f"{len(part.encode())} {part} ".encode())
-    for name, tensor in _weights(network):
+    for name, tensor in sorted(weights.items()):
+        if name.endswith("num_batches_tracked"):  # how long it was trained does not count
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _weights(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    """Return what counts of the state dict, in alphabetical order; how long it was trained does not."""
-    state = network.state_dict()
-    return ((name, state[name]) for name in sorted(state) if not name.endswith("num_batches_tracked"))
 
 
 def _precision(

@@ -24,17 +24,12 @@ class Agreement:
     """
 
     near: Tensor  # (Q, k) bool, in the order of the neighbours
-    placed: Tensor  # (Q,) bool, whether the query has a place on the map
+    placed: Tensor  # (Q,) bool, whether the query has neighbours and a place on the map
     within: int
 
     @property
-    def elsewhere(self) -> Tensor:
-        """How many true neighbours lie elsewhere on the map, (Q,) int64; all of a query without a place."""
-        return (~self.near).sum(dim=1)
-
-    @property
     def share(self) -> Tensor:
-        """Share of the true neighbours that are near on the map, (Q,) float32; NaN without a place."""
+        """Share of the true neighbours that are near on the map, (Q,) float32; NaN where there is none."""
         return self.near.float().mean(dim=1).where(self.placed, torch.nan)
 
 
@@ -46,7 +41,7 @@ def neighbour_agreement(
     Args:
         bank_positions: where the bank rows lie, (N, 2); NaN for a row without a place, which is never near.
         query_positions: where the queries lie, (Q, 2); NaN for a query without a place.
-        indices: the true neighbours, rows of the bank, (Q, k).
+        indices: the true neighbours, rows of the bank, (Q, k); -1 where a query has none.
         within: how many of the nearest bank rows on the map count as near; 5 * k by default, at most all.
 
     Raises:
@@ -58,7 +53,8 @@ def neighbour_agreement(
         raise ValueError(f"At least 1 bank row must count as near, got {within}.")
     bank, queries = _as_array(bank_positions), _as_array(query_positions)
     true_rows = indices.cpu().numpy()
-    on_map, placed = np.flatnonzero(np.isfinite(bank).all(axis=1)), np.isfinite(queries).all(axis=1)
+    on_map = np.flatnonzero(np.isfinite(bank).all(axis=1))
+    placed = np.isfinite(queries).all(axis=1) & (true_rows >= 0).all(axis=1)
     within = min(WITHIN * indices.shape[1] if within is None else within, on_map.size)
     near = np.zeros(indices.shape, dtype=bool)
     tree = KDTree(bank[on_map]) if within else None

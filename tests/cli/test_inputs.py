@@ -1,16 +1,17 @@
 """Tests of nnguide_core.cli.inputs"""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from nnguide_core.bank import build_bank
-from nnguide_core.cli.arguments import parse
+from nnguide_core.cli.arguments import DRAWS, parse
 from nnguide_core.cli.inputs import check_size, dataset_names, settings_of, spec_of
 from nnguide_core.errors import ModelError
 from nnguide_core.models import ModelSpec
-from nnguide_core.settings import BankSettings
+from nnguide_core.settings import BankSettings, Draw
 
 EVALUATE = ["evaluate", "--bank", "b", "--id", "i", "--ood", "o"]
 
@@ -58,14 +59,20 @@ def test_a_model_is_torchvisions_timms_or_ones_own(tmp_path):
     )
     own = ["--model", "resnet18", "--checkpoint", "own.pth"]
     assert spec(*own, "--class-count", "3", "--feature-layer", "fc") == ModelSpec(
-        "checkpoint", "resnet18", checkpoint=Path("own.pth"), class_count=3, feature_layer="fc"
+        "torchvision", "resnet18", checkpoint=Path("own.pth"), class_count=3, feature_layer="fc"
     )
     assert spec(*own, "--classes", str(names)).class_names == ("cat", "dog")
+    assert spec("--model", "timm:a.b", "--weights", "c", "--image-size", "64") == ModelSpec(
+        "timm", "a.b", "c", image_size=64
+    )
+    assert spec("--model", "timm:local-dir:/a", *own[2:]) == ModelSpec(
+        "timm", "local-dir:/a", checkpoint=Path("own.pth")
+    )
     assert spec("--model", "demo", "--precision", "bfloat16").precision == "bfloat16"
 
 
 def test_a_source_of_models_that_there_is_not_is_refused():
-    with pytest.raises(ModelError, match="torchvision name, timm:NAME or demo, got 'keras:vgg'"):
+    with pytest.raises(ModelError, match="libraries torchvision, timm, demo, or demo, got 'keras:vgg'"):
         spec("--model", "keras:vgg")
 
 
@@ -77,7 +84,11 @@ def test_class_names_that_are_no_text_are_refused_by_their_file(tmp_path):
         spec("--model", "resnet18", "--classes", str(tmp_path / "r18.pth"))
 
 
+def test_the_draws_offered_are_those_there_are():
+    assert get_args(Draw) == DRAWS
+
+
 def test_bank_settings_are_those_that_were_given():
-    given = ["--fraction", "0.5", "--seed", "3", "--balanced", "--react", "90", "--scoring", "cosine"]
+    given = ["--fraction", "0.5", "--seed", "3", "--draw", "balanced", "--react", "90", "--scoring", "cosine"]
     options = parse([*EVALUATE, "--model", "demo", *given, "--energy-offset", "-1.5"])
-    assert settings_of(options) == BankSettings(0.5, 3, True, 90.0, "cosine", -1.5)
+    assert settings_of(options) == BankSettings(0.5, 3, "balanced", 90.0, "cosine", -1.5)

@@ -97,7 +97,7 @@ def _stand_in(patch, asked):
         asked.append((name, weights, class_count))
         return Built(_tiny(class_count or 8), imagenet(32), CLASSES if weights else None)
 
-    patch.setattr(architectures, "torchvision_model", torchvision_model)
+    patch.setitem(architectures.LIBRARIES, "torchvision", torchvision_model)
 
 
 def _extract(path, folder, count):

@@ -78,13 +78,13 @@ def test_a_dataset_of_which_the_model_knows_no_class_asks_whether_it_is_the_righ
 def test_the_number_of_classes_is_that_of_the_checkpoints_head(tmp_path, architecture, prefix):
     state = get_model(architecture, weights=None, num_classes=7).state_dict()
     torch.save({f"{prefix}{name}": tensor for name, tensor in state.items()}, tmp_path / "own.pth")
-    spec = ModelSpec("checkpoint", architecture, checkpoint=tmp_path / "own.pth")
+    spec = ModelSpec("torchvision", architecture, checkpoint=tmp_path / "own.pth")
     assert with_class_count(spec).class_count == 7
 
 
 def test_a_checkpoint_without_the_architectures_head_leaves_the_number_open(tmp_path):
     torch.save({"weight": torch.ones(3, 4)}, tmp_path / "own.pth")
-    spec = ModelSpec("checkpoint", "shufflenet_v2_x0_5", checkpoint=tmp_path / "own.pth")
+    spec = ModelSpec("torchvision", "shufflenet_v2_x0_5", checkpoint=tmp_path / "own.pth")
     assert with_class_count(spec) == spec
     assert with_class_count(demo_spec()) == demo_spec()
 
@@ -93,7 +93,7 @@ def test_class_names_that_do_not_fit_the_head_are_refused_with_both_numbers(tmp_
     state = get_model("shufflenet_v2_x0_5", weights=None, num_classes=3).state_dict()
     torch.save(state, tmp_path / "own.pth")
     spec = ModelSpec(
-        "checkpoint", "shufflenet_v2_x0_5", checkpoint=tmp_path / "own.pth", class_names=("a", "b")
+        "torchvision", "shufflenet_v2_x0_5", checkpoint=tmp_path / "own.pth", class_names=("a", "b")
     )
     with pytest.raises(ModelError, match=r"own\.pth has 3 classes, but 2 class names were given"):
         with_class_count(spec)

@@ -57,15 +57,17 @@ def plan(workspace, make_folder, context):
 def test_a_plan_comes_back_from_json_as_it_was(plan):
     odd = replace(
         plan,
-        spec=ModelSpec("checkpoint", "resnet18", checkpoint=Path("/x.pt"), class_names=("a", "b")),
-        settings=BankSettings(0.5, 3, True, 90.0, "cosine", 2.0),
+        spec=ModelSpec("torchvision", "resnet18", checkpoint=Path("/x.pt"), class_names=("a", "b")),
+        settings=BankSettings(0.5, 3, "stratified", 90.0, "cosine", 2.0),
         device="cuda:1",
     )
     assert Plan.from_json(json.loads(json.dumps(odd.to_json()))) == odd
     assert odd.key == Plan.from_json(json.loads(json.dumps(odd.to_json()))).key != plan.key
 
 
-@pytest.mark.parametrize("content", [{}, {"spec": None}, {"spec": {"source": "nothing"}}])
+@pytest.mark.parametrize(
+    "content", [{}, {"spec": None}, {"spec": {"library": "nothing"}}, {"spec": {"source": "nothing"}}]
+)
 def test_what_is_no_plan_is_refused(content):
     with pytest.raises(StoreError, match="start it anew"):
         Plan.from_json(content)

@@ -15,7 +15,6 @@ from nnguide_core.evaluation.provenance import (
     bank_dataset,
     checked,
     save_detector,
-    spec_as_json,
     spec_from_json,
 )
 from nnguide_core.models import ModelSpec
@@ -29,7 +28,7 @@ RULE = Threshold("id_kept", 0.9)
 
 @pytest.fixture(scope="module")
 def answered() -> Evaluation:
-    question = replace(make_question(settings=BankSettings(fraction=0.5)), spec=spec_as_json(SPEC))
+    question = replace(make_question(settings=BankSettings(fraction=0.5)), spec=SPEC.to_json())
     return evaluate(question, baselines=())
 
 
@@ -114,8 +113,8 @@ def test_paths_of_another_number_than_the_bank_images_are_refused(answered, path
 def test_a_checkpoint_that_moved_is_named_anew(tmp_path):
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
     old.touch()
-    spec = ModelSpec("checkpoint", "resnet18", checkpoint=old, class_count=3, feature_layer="fc")
-    about = json.loads(json.dumps(spec_as_json(spec)))
+    spec = ModelSpec("torchvision", "resnet18", checkpoint=old, class_count=3, feature_layer="fc")
+    about = json.loads(json.dumps(spec.to_json()))
     assert spec_from_json(about) == spec
     old.rename(new)
     with pytest.raises(
@@ -128,30 +127,34 @@ def test_a_checkpoint_that_moved_is_named_anew(tmp_path):
 def test_a_checkpoint_is_found_from_any_folder(tmp_path, monkeypatch):
     (tmp_path / "own.pth").touch()
     monkeypatch.chdir(tmp_path)
-    about = spec_as_json(ModelSpec("checkpoint", "resnet18", checkpoint=Path("own.pth"), class_count=3))
+    about = ModelSpec("torchvision", "resnet18", checkpoint=Path("own.pth"), class_count=3).to_json()
     monkeypatch.chdir("/")
     assert spec_from_json(json.loads(json.dumps(about))).checkpoint == tmp_path / "own.pth"
 
 
 def test_the_demo_keeps_the_precision_that_it_was_used_with():
     spec = replace(demo_spec(), precision="bfloat16")
-    assert spec_from_json(json.loads(json.dumps(spec_as_json(spec)))) == spec
+    assert spec_from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
 def test_the_demo_is_found_wherever_it_is_installed():
-    about = json.loads(json.dumps(spec_as_json(demo_spec())))
-    assert spec_from_json({**about, "checkpoint": "/gone/demo.safetensors"}) == demo_spec()
+    about = json.loads(json.dumps(demo_spec().to_json()))
+    assert spec_from_json(about) == demo_spec()
+    old = {**about, "source": "demo", "checkpoint": "/gone/demo.safetensors"}
+    del old["library"]
+    assert spec_from_json(old) == demo_spec()
 
 
 @pytest.mark.parametrize(
     "change",
     [
+        {"library": "elsewhere"},
         {"source": "elsewhere"},
         {"unknown": 1},
         {"checkpoint": 5},
-        {"source": "demo", "precision": "float8"},
+        {"precision": "float8"},
     ],
 )
 def test_a_specification_that_cannot_be_read_is_refused(change):
     with pytest.raises(StoreError, match="cannot be read"):
-        spec_from_json({**spec_as_json(SPEC), **change})
+        spec_from_json({**SPEC.to_json(), **change})

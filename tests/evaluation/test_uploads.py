@@ -34,7 +34,7 @@ def remember(workspace, state, **about):
 
 
 def plan_for(checkpoint, *datasets):
-    spec = ModelSpec("checkpoint", "resnet18", checkpoint=checkpoint)
+    spec = ModelSpec("torchvision", "resnet18", checkpoint=checkpoint)
     return Plan(spec, tuple(Chosen.of(each) for each in datasets)).to_json()
 
 

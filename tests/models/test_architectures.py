@@ -63,10 +63,15 @@ def test_random_weights_are_the_same_every_time_and_leave_the_generator_alone():
         ("resnet18", {}, ResizeAndCrop(256, (224, 224))),
         ("inception_v3", {}, ResizeAndCrop(342, (299, 299))),
         ("resnet18", {"image_size": 48}, ResizeAndCrop(48, (48, 48))),
-        ("resnet18", {"preprocess_of": "IMAGENET1K_V1"}, ResizeAndCrop(256, (224, 224))),
+        ("resnet18", {"weights": "IMAGENET1K_V1", "own": ()}, ResizeAndCrop(256, (224, 224))),
         (
             "efficientnet_b1",
-            {"preprocess_of": "IMAGENET1K_V1"},
+            {"weights": "IMAGENET1K_V1", "own": (), "image_size": 64},
+            ResizeAndCrop(64, (64, 64), Image.Resampling.BICUBIC),
+        ),
+        (
+            "efficientnet_b1",
+            {"weights": "IMAGENET1K_V1", "own": ()},
             ResizeAndCrop(256, (240, 240), Image.Resampling.BICUBIC),
         ),
     ],
@@ -113,16 +118,74 @@ def test_an_unknown_name_is_answered_with_similar_ones():
         architectures.torchvision_model("resnet5")
     with pytest.raises(ModelError, match=r"no weights 'V3'. There are IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT"):
         architectures.torchvision_model("resnet50", "V3")
-    with pytest.raises(ModelError, match="Neither torchvision nor timm has a model 'resnet5'"):
-        architectures.timm_model("resnet5", pretrained=False)
+    with pytest.raises(ModelError, match="timm has no model 'resnet5'"):
+        architectures.timm_model("resnet5")
 
 
 def test_a_timm_model_comes_with_its_own_transforms():
-    built = architectures.timm_model("test_vit", pretrained=False, class_count=5)
+    built = architectures.timm_model("test_vit", class_count=5)
     config = timm.data.resolve_model_data_config(built.network)
     assert built.preprocess.size == config["input_size"][1:]
     assert built.preprocess.mean == config["mean"]
     assert built.network.num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "asked"),
+    [
+        ("resnet18", "tv_in1k", "resnet18.tv_in1k"),
+        ("resnet18.tv_in1k", "DEFAULT", "resnet18.tv_in1k"),
+        ("resnet18.tv_in1k", "tv_in1k", "resnet18.tv_in1k"),
+        ("resnet18", "DEFAULT", "resnet18"),
+        ("hf-hub:me/mine", "DEFAULT", "hf-hub:me/mine"),
+    ],
+)
+def test_timm_is_asked_for_the_weights_that_were_named(monkeypatch, name, weights, asked):
+    made = timm.create_model("test_resnet")
+    seen = []
+
+    def create(model, pretrained):
+        seen.append((model, pretrained))
+        return made
+
+    monkeypatch.setattr(timm, "create_model", create)
+    architectures.timm_model(name, weights)
+    assert seen == [(asked, True)]
+
+
+def test_own_weights_on_timms_network_are_seen_through_the_preprocessing_that_was_named():
+    built = architectures.timm_model("resnet18", "a2_in1k", class_count=3, own=())
+    other = architectures.timm_model("resnet18", "tv_in1k", class_count=3, own=())
+    assert (built.preprocess.interpolation, other.preprocess.interpolation) == (
+        Image.Resampling.BICUBIC,
+        Image.Resampling.BILINEAR,
+    )
+    assert built.class_names is None
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "match"),
+    [
+        (
+            "resnet18",
+            "IMAGENET1K_V1",
+            r"no weights 'IMAGENET1K_V1'. There are a1_in1k, .*tv_in1k",
+        ),
+        ("resnet18.a1_in1k", "tv_in1k", "names the weights a1_in1k, and tv_in1k were asked for: name one"),
+        ("hf-hub:me/mine", "tv_in1k", "has its own weights, not tv_in1k: leave them out"),
+    ],
+)
+def test_weights_that_timm_does_not_have_are_refused(name, weights, match):
+    with pytest.raises(ModelError, match=match):
+        architectures.timm_model(name, weights)
+
+
+@pytest.mark.parametrize(
+    "given", [{"name": "resnet18"}, {"weights": "IMAGENET1K_V1"}, {"weights": "DEFAULT", "class_count": 3}]
+)
+def test_what_the_demo_cannot_be_is_refused(given):
+    with pytest.raises(ModelError, match="has one network, DemoResNet, and one set of weights for 8 classes"):
+        architectures.demo_model(**given)
 
 
 def test_names_of_imagenet_classes_are_those_of_timm():
@@ -138,7 +201,7 @@ def test_without_timm_the_error_says_how_to_install_it(monkeypatch):
     with pytest.raises(
         ModelError, match=r"timm is not installed. Install it with pip install timm, or .* resnet50"
     ):
-        architectures.timm_model("resnet50d", pretrained=False)
+        architectures.timm_model("resnet50d")
 
 
 def test_weights_that_timm_cannot_get_are_a_sentence(monkeypatch):
@@ -149,11 +212,11 @@ def test_weights_that_timm_cannot_get_are_a_sentence(monkeypatch):
     with pytest.raises(
         ModelError, match=r"timm could not make resnet18 with its weights, .* in the local cache"
     ):
-        architectures.timm_model("resnet18", pretrained=True)
+        architectures.timm_model("resnet18", "DEFAULT")
 
 
 def test_the_demo_network_names_its_classes_and_sees_small_images():
-    built = architectures.demo(8)
+    built = architectures.demo_model(class_count=8)
     assert built.preprocess.size == (32, 32)
     assert built.class_names[0] == "airplane"
-    assert architectures.demo(3).class_names is None
+    assert architectures.demo_model(class_count=3).class_names is None

@@ -1,5 +1,7 @@
 """A loaded classifier: features and logits of one pass, a fingerprint that says what they depend on."""
 
+import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -78,7 +81,7 @@ def test_features_and_logits_are_those_of_the_plain_network(name, monkeypatch):
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = built.network(images)
-    monkeypatch.setattr(architectures, "torchvision_model", lambda *_, **__: built)
+    monkeypatch.setitem(architectures.LIBRARIES, "torchvision", lambda *_, **__: built)
     classifier = load_model(ModelSpec("torchvision", name, class_count=6, image_size=side), "cpu")
     features, logits = classifier.forward(images)
     assert features.shape == (2, FAMILIES[name]) == (2, classifier.width)
@@ -153,9 +156,7 @@ def test_what_changes_no_feature_leaves_the_fingerprint(classifier, spec, tmp_pa
         if name.endswith("num_batches_tracked"):
             value += 7
     save_file(network.state_dict(), tmp_path / "same.safetensors")
-    same = replace(
-        spec, source="checkpoint", checkpoint=tmp_path / "same.safetensors", class_names=tuple("abcd")
-    )
+    same = replace(spec, checkpoint=tmp_path / "same.safetensors", class_names=tuple("abcd"))
     assert load_model(same, "cpu").fingerprint == classifier.fingerprint
 
 
@@ -163,32 +164,107 @@ def test_one_weight_that_differs_changes_the_fingerprint(classifier, spec, tmp_p
     state = architectures.torchvision_model(spec.architecture, class_count=4).network.state_dict()
     state["fc.bias"][2] += 1e-6
     save_file(state, tmp_path / "other.safetensors")
-    other = replace(spec, source="checkpoint", checkpoint=tmp_path / "other.safetensors")
+    other = replace(spec, checkpoint=tmp_path / "other.safetensors")
     assert load_model(other, "cpu").fingerprint != classifier.fingerprint
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
 def test_a_checkpoint_of_googlenet_loads_with_and_without_its_side_outputs(tmp_path, auxiliary):
-    network = architectures.torchvision_model("googlenet", class_count=3, auxiliary=auxiliary).network
+    side_outputs = ("aux1.fc1.weight",) if auxiliary else ()
+    network = architectures.torchvision_model("googlenet", class_count=3, own=side_outputs).network
     torch.save({"state_dict": network.state_dict()}, tmp_path / "googlenet.pth")
     spec = ModelSpec(
-        "checkpoint", "googlenet", checkpoint=tmp_path / "googlenet.pth", class_count=3, image_size=64
+        "torchvision", "googlenet", checkpoint=tmp_path / "googlenet.pth", class_count=3, image_size=64
     )
     assert load_model(spec, "cpu").split.layer == "fc"
 
 
 def test_a_checkpoint_for_a_timm_architecture_is_loaded(tmp_path):
-    network = architectures.timm_model("test_vit", pretrained=False, class_count=3).network
+    network = architectures.timm_model("test_vit", class_count=3).network
     torch.save(network.state_dict(), tmp_path / "vit.pth")
-    spec = ModelSpec("checkpoint", "test_vit", checkpoint=tmp_path / "vit.pth", class_names=("a", "b", "c"))
+    spec = ModelSpec("timm", "test_vit", checkpoint=tmp_path / "vit.pth", class_names=("a", "b", "c"))
     assert load_model(spec, "cpu").class_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_timms_network_and_timms_preprocessing_take_ones_own_weights_at_ones_own_size(tmp_path, name):
+    network = timm.create_model(name, num_classes=3, **({"img_size": 64} if name == "test_vit" else {}))
+    torch.save(network.state_dict(), tmp_path / "own.pth")
+    spec = ModelSpec("timm", name, checkpoint=tmp_path / "own.pth", class_count=3, image_size=64)
+    classifier = load_model(spec, "cpu")
+    config = timm.data.resolve_model_data_config(network, args={"img_size": 64})
+    assert (classifier.name, classifier.preprocess.size) == (f"own.pth on timm:{name}", (64, 64))
+    assert classifier.preprocess.mean == config["mean"]
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network.eval()(images)
+    assert torch.allclose(classifier.forward(images)[1], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_name_that_both_libraries_know_means_the_library_that_was_named(tmp_path):
+    state = timm.create_model("resnet18d", num_classes=3).state_dict()
+    assert "conv1.0.weight" in state  # which torchvision's resnets do not have
+    torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), tmp_path / "own.pth")
+    of = {
+        library: load_model(ModelSpec(library, "resnet18", checkpoint=tmp_path / "own.pth", class_count=3))
+        for library in ("torchvision", "timm")
+    }
+    assert "antialiased" in of["torchvision"].preprocess.describe()
+    assert of["torchvision"].preprocess.interpolation != of["timm"].preprocess.interpolation
+
+
+def test_a_specification_comes_back_from_json_as_it_was(tmp_path):
+    spec = ModelSpec(
+        "timm", "test_vit", "r160_in1k", tmp_path / "a.pth", ("a", "b"), 2, "head", 64, "bfloat16"
+    )
+    assert ModelSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "expected"),
+    [
+        ("torchvision", {"weights": "DEFAULT"}, ModelSpec("torchvision", "resnet18", "DEFAULT")),
+        ("timm", {"weights": "tv2_in1k"}, ModelSpec("timm", "resnet18", "DEFAULT")),
+        ("timm", {}, ModelSpec("timm", "resnet18")),
+        ("checkpoint", {"checkpoint": "/a"}, ModelSpec("torchvision", "resnet18", checkpoint=Path("/a"))),
+        (
+            "checkpoint",
+            {"checkpoint": "/a", "architecture": "test_vit", "image_size": 64},
+            ModelSpec("timm", "test_vit", checkpoint=Path("/a")),
+        ),
+        (
+            "demo",
+            {"architecture": "DemoResNet", "checkpoint": "/x/model.safetensors", "class_count": 8},
+            ModelSpec("demo", "DemoResNet", "DEFAULT"),
+        ),
+    ],
+)
+def test_a_specification_with_a_source_means_the_network_that_was_loaded_then(source, given, expected):
+    about = ModelSpec("torchvision", "resnet18").to_json() | given | {"source": source}
+    del about["library"]
+    assert ModelSpec.from_json(about) == expected
+
+
+def test_a_batch_norm_is_no_feature_layer_and_whatever_is_suggested_instead_is_one():
+    """A folded batch norm is gone: its input cannot be had any more."""
+    network = timm.create_model("test_resnet", num_classes=3)
+    norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    spec = ModelSpec("timm", "test_resnet", class_count=3, image_size=64)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(ModelError, match=rf"input of layer '{norms[-1]}' \(FoldedBatchNorm\)") as refusal:
+        load_model(replace(spec, feature_layer=norms[-1]), "cpu")
+    suggested = re.findall(r"([\w.]+) \((\d+) wide\)", str(refusal.value))
+    assert len(suggested) == 5
+    for layer, width in suggested:
+        features, _ = load_model(replace(spec, feature_layer=layer), "cpu").forward(images)
+        assert features.shape == (2, int(width))
 
 
 def test_a_checkpoint_with_other_classes_is_refused(spec, tmp_path):
     network = architectures.torchvision_model(spec.architecture, class_count=9).network
     torch.save(network.state_dict(), tmp_path / "nine.pth")
     with pytest.raises(CheckpointError, match=r"fc.weight \(\(9, 1024\), expected \(4, 1024\)\)"):
-        load_model(replace(spec, source="checkpoint", checkpoint=tmp_path / "nine.pth"), "cpu")
+        load_model(replace(spec, checkpoint=tmp_path / "nine.pth"), "cpu")
 
 
 def test_the_demo_is_loaded_from_half_precision_and_computes_in_float32(tmp_path):
@@ -200,7 +276,7 @@ def test_the_demo_is_loaded_from_half_precision_and_computes_in_float32(tmp_path
     spec = ModelSpec("demo", "DemoResNet", checkpoint=tmp_path / "model.safetensors", class_names=CLASS_NAMES)
     classifier = load_model(spec, "cpu")
     assert classifier.class_names == CLASS_NAMES
-    assert (classifier.name, classifier.width) == ("demo", 128)
+    assert (classifier.name, classifier.width) == ("model.safetensors on demo:DemoResNet", 128)
     assert classifier.preprocess.size == (32, 32)
     assert next(classifier.network.parameters()).dtype == torch.float32
 
@@ -255,17 +331,15 @@ def test_what_it_describes_is_what_it_has(classifier):
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"source": "keras"}, "source must be one of torchvision, timm, demo, checkpoint, got 'keras'"),
+        ({"library": "keras"}, "library must be one of torchvision, timm, demo, got 'keras'"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16, auto, got 'float16'"),
-        ({"source": "checkpoint"}, "needs the path of one"),
-        ({"checkpoint": Path("a.pth")}, "needs the source \"checkpoint\", not 'torchvision'"),
         ({"class_count": 0}, "class_count must be at least 1, got 0"),
         ({"image_size": 0}, "image_size must be at least 1 pixel, got 0"),
     ],
 )
 def test_a_spec_that_makes_no_sense_is_refused(given, match):
     with pytest.raises(ValueError, match=match):
-        ModelSpec(**{"source": "torchvision", "architecture": "resnet18"} | given)
+        ModelSpec(**{"library": "torchvision", "architecture": "resnet18"} | given)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import streamlit as st
+import torch
 from streamlit.testing.v1 import AppTest
 
 from nnguide_core.errors import StoreError
@@ -18,6 +19,7 @@ from nnguide_core.evaluation.tables import image_table
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.records import Role, Verdict
 from nnguide_core.settings import BankSettings
+from tests.synthetic import changed
 from views.current import View
 from views.state import ImageKey, Selection
 
@@ -69,10 +71,10 @@ def written(folder, name, centre, factor=4.0):
     return folder / f"{name}.npz"
 
 
-def computed(files):
+def computed(files, change=lambda question: question):
     from views import resources
 
-    question = own_question(files, BankSettings(), None)
+    question = change(own_question(files, BankSettings(), None))
     keep(resources.workspace(), question)
     return answer(resources.workspace(), question, JobContext(Job("key", "title", {})))
 
@@ -406,6 +408,23 @@ def test_a_selection_holds_the_images_of_the_datasets_that_it_names(runs):
     app.session_state["nnguide.selection"] = Selection({"test again": frozenset(chosen)})
     app.run()
     assert "from the map (3)" in app.get("button_group")[0].options
+
+
+@pytest.mark.filterwarnings("ignore:.* NaN or infinity")
+def test_an_image_without_a_score_is_not_explained_by_the_last_bank_image(tmp_path):
+    def broken(question):
+        features = question.queries[-1].features.features.clone()
+        features[1] = torch.nan
+        return changed(question, "street", features=features)
+
+    files = [OwnFile(written(tmp_path, name, 0.5), name, role) for name, role in ROLES.items()]
+    run = computed(files, broken)
+    from views import resources
+
+    image = resources.evaluation(run).ood[0].features.ids[1]
+    app = shown("triage", run, image=image, k="4")
+    assert "no score and no neighbours: its features or logits hold NaN" in said(app, "info")
+    assert not [each for each in app.checkbox if each.label.startswith("neighbour")]
 
 
 def test_bank_images_to_leave_out_are_known_to_every_session(runs):

@@ -27,7 +27,6 @@ def test_near_neighbours_are_those_of_loops(
     ]
     assert found.within == asked
     assert found.near.tolist() == expected
-    assert found.elsewhere.tolist() == [k - sum(row) for row in expected]
     assert found.share.tolist() == pytest.approx([sum(row) / k for row in expected])
 
 
@@ -49,7 +48,13 @@ def test_points_without_a_place_agree_with_nothing() -> None:
     found = neighbour_agreement(bank, queries, torch.tensor([[0, 1, 2], [0, 1, 2]]), within=1)
     assert found.near.tolist() == [[True, False, False], [False, False, False]]
     assert found.share.isnan().tolist() == [False, True]
-    assert found.elsewhere.tolist() == [2, 3]
+
+
+def test_a_query_without_neighbours_is_not_near_the_last_bank_row() -> None:
+    bank, queries = torch.tensor([[5.0, 5.0], [0.0, 0.0]]), torch.zeros(2, 2)
+    found = neighbour_agreement(bank, queries, torch.tensor([[-1, -1], [1, 0]]), within=1)
+    assert found.near.tolist() == [[False, False], [True, False]]
+    assert found.share.isnan().tolist() == [True, False]
 
 
 def test_a_bank_without_places_agrees_with_nothing() -> None:

@@ -46,7 +46,7 @@ def test_a_scan_checks_its_path_again(tmp_path, context):
 @pytest.mark.parametrize("work", [job_panel._check, job_panel._compute])
 def test_a_plan_checks_the_path_of_its_checkpoint_again(tmp_path, context, work):
     path = tmp_path / "allowed" / "net.pth"
-    plan = Plan(ModelSpec("checkpoint", "resnet18", checkpoint=path), ())
+    plan = Plan(ModelSpec("torchvision", "resnet18", checkpoint=path), ())
     path.unlink()
     path.symlink_to(tmp_path / "private" / "net.pth")
     with pytest.raises(ForbiddenPathError):
@@ -54,7 +54,7 @@ def test_a_plan_checks_the_path_of_its_checkpoint_again(tmp_path, context, work)
 
 
 def test_uploaded_checkpoints_and_the_demo_need_no_root(workspace):
-    uploaded = ModelSpec("checkpoint", "resnet18", checkpoint=workspace.blobs / "a" / "net.pth")
+    uploaded = ModelSpec("torchvision", "resnet18", checkpoint=workspace.blobs / "a" / "net.pth")
     job_panel._check_checkpoint(Plan(uploaded, ()))
     job_panel._check_checkpoint(Plan(demo_spec(), ()))
     elsewhere = replace(uploaded, checkpoint=workspace.root / "workspace.sqlite")

@@ -66,7 +66,7 @@ def plan(workspace, pictures, weights):
         for name, role in roles.items()
     ]
     checkpoint = resources.uploads(SESSION).add_file(weights, "own.pth")
-    spec = ModelSpec("checkpoint", "shufflenet_v2_x0_5", checkpoint=checkpoint, class_count=3)
+    spec = ModelSpec("torchvision", "shufflenet_v2_x0_5", checkpoint=checkpoint, class_count=3)
     return Plan(spec, tuple(datasets))
 
 
