@@ -1,5 +1,6 @@
 """What the tests of the worker processes ask them to do; imports little, since each process imports it."""
 
+import builtins
 import os
 import signal
 import time
@@ -27,6 +28,8 @@ def misbehave(order):
             raise KeyError("a programmer's mistake")
         case "fill":
             return Unpicklable()
+        case ("raise", name):
+            raise getattr(builtins, name)("by itself")
         case ("once", flag):
             if not Path(flag).exists():
                 Path(flag).touch()
