@@ -66,3 +66,18 @@ def poison(order):
         time.sleep(0.5)  # meanwhile the other process is idle again
         os.kill(os.getpid(), signal.SIGSEGV)
     return order
+
+
+def take_file(file, order):
+    """Read a file, or do with it what the order says."""
+    match order:
+        case "read":
+            return file.read(), os.getpid()
+        case "compute":
+            sum(iter(int, 1))
+        case "fill":
+            bytearray(2**29)
+        case "fill the answer":
+            return Unpicklable()
+        case "hang" | "segfault" | "exit" | "refuse" | "defect":
+            misbehave(order)
