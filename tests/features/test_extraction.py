@@ -258,27 +258,21 @@ def test_images_that_fail_are_skipped_with_a_reason_and_the_others_keep_their_ro
 
 @pytest.mark.usefixtures("often")
 def test_an_extraction_whose_folder_is_gone_stops_with_a_sentence_and_goes_on_once_it_is_back(
-    own_photos, classifier, tmp_path
+    own_photos, classifier, whole, tmp_path
 ):
     dataset, root, away = own_photos, own_photos.root, tmp_path / "away"
-    expected = extract(dataset, classifier, batch_size=BATCH, workers=1)
-
-    def lose(progress):
-        if progress.done == BATCH and not away.exists():
-            root.rename(away)
-            root.mkdir()  # what stays of a mount
-
-    with pytest.raises(
-        DatasetError, match=r"images of photos are gone: .*the folder is empty.*Bring it back"
-    ):
-        extract(dataset, classifier, batch_size=BATCH, workers=1, shards=tmp_path / "shards", progress=lose)
+    settings = {"batch_size": BATCH, "workers": 1, "shards": tmp_path / "shards"}
+    with pytest.raises(CancelledError):
+        extract(dataset, classifier, **settings, cancelled=_after(1))
+    root.rename(away)
+    root.mkdir()  # what stays of a mount
+    with pytest.raises(DatasetError, match=r"images of photos are gone: .*the folder is empty.*Bring"):
+        extract(dataset, classifier, **settings)
     root.rmdir()
     away.rename(root)
     steps = []
-    found = extract(
-        dataset, classifier, batch_size=BATCH, workers=1, shards=tmp_path / "shards", progress=steps.append
-    )
-    assert _same(found, expected)
+    found = extract(dataset, classifier, **settings, progress=steps.append)
+    assert _same(found, whole)
     assert steps[0].resumed >= BATCH
 
 
