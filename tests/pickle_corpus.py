@@ -101,7 +101,7 @@ def pickle_lies() -> Iterator[CheckpointCase]:
         "tensor-by-class": b"\x80\x02ctorch._utils\n_rebuild_parameter\n(K\1\x89NtR.",
     }
     for name, body in bodies.items():
-        yield pickle_case(f"pickle-{name}", body, "damaged|holds|refused|more than tensors")
+        yield pickle_case(f"pickle-{name}", body, "damaged|holds|Too large")
 
 
 def bombs() -> Iterator[CheckpointCase]:
@@ -121,6 +121,26 @@ def bombs() -> Iterator[CheckpointCase]:
         "size-of-lists": b"}X\1\0\0\0actorch\nSize\n" + _laughing_lists(30) + b"\x85Rs.",
         "grows-from-inside": b"}]q\0](h\0h\0eh\0h\0a.",
         "lists-filled-later": _lists_filled_later(40),
+        "claims-2**40-bytes": b"}X\1\0\0\0a" + _storage(b"\x8a\6\0\0\0\0\0\1") + b"s.",
+        "one-memory-in-two-ways": b"}(X\1\0\0\0a"
+        + _storage(b"K\1")
+        + b"X\1\0\0\0b"
+        + _storage(b"K\2")
+        + b"u.",
+        "a-set": b"\x8f.",
+        "new-object": b"ccollections\nOrderedDict\n)\x81.",
+    }
+    for name, body in bodies.items():
+        yield pickle_case(f"bomb-{name}", b"\x80\2" + body, "holds|claims|damaged", bytes(16))
+
+
+def endless() -> Iterator[CheckpointCase]:
+    """Yield pickles that would keep their reader for years: only the limit of time ends them."""
+    tuples = laughing(60)
+    bodies = {
+        "key": b"}" + tuples + b"K\1s.",
+        "key-of-an-ordered-dict": b"ccollections\nOrderedDict\n]](" + tuples + b"K\1ea\x85R.",
+        "key-of-memory": b"}X\1\0\0\0a" + _storage(b"K\4", tuples) + b"s.",
         "claims-2**40-bytes": b"}X\1\0\0\0a" + _storage(b"\x8a\6\0\0\0\0\0\1") + b"s.",
         "one-memory-in-two-ways": b"}(X\1\0\0\0a"
         + _storage(b"K\1")
