@@ -141,26 +141,6 @@ def endless() -> Iterator[CheckpointCase]:
         "key": b"}" + tuples + b"K\1s.",
         "key-of-an-ordered-dict": b"ccollections\nOrderedDict\n]](" + tuples + b"K\1ea\x85R.",
         "key-of-memory": b"}X\1\0\0\0a" + _storage(b"K\4", tuples) + b"s.",
-        "claims-2**40-bytes": b"}X\1\0\0\0a" + _storage(b"\x8a\6\0\0\0\0\0\1") + b"s.",
-        "one-memory-in-two-ways": b"}(X\1\0\0\0a"
-        + _storage(b"K\1")
-        + b"X\1\0\0\0b"
-        + _storage(b"K\2")
-        + b"u.",
-        "a-set": b"\x8f.",
-        "new-object": b"ccollections\nOrderedDict\n)\x81.",
-    }
-    for name, body in bodies.items():
-        yield pickle_case(f"bomb-{name}", b"\x80\2" + body, "holds|claims|damaged", bytes(16))
-
-
-def endless() -> Iterator[CheckpointCase]:
-    """Yield pickles that would keep their reader for years: only the limit of time ends them."""
-    tuples = laughing(60)
-    bodies = {
-        "key": b"}" + tuples + b"K\1s.",
-        "key-of-an-ordered-dict": b"ccollections\nOrderedDict\n]](" + tuples + b"K\1ea\x85R.",
-        "key-of-memory": b"}X\1\0\0\0a" + _storage(b"K\4", tuples) + b"s.",
         "sizes-again-and-again": b"}q\0("
         + b"K\1" * 200_000
         + b"tq\1"

@@ -160,7 +160,8 @@ def judged(
     try:
         arrays = _read(file, name, limit)
     except (BadFileError, OSError) as error:
-        raise FeaturesFileError(f"{name} cannot be read: {error}.") from error
+        reason = str(error).rstrip(".")
+        raise FeaturesFileError(f"{name} cannot be read: {reason}.") from error
     return _assembled(name, arrays, allow_nonfinite)
 
 

@@ -33,7 +33,7 @@ __all__ = ["SIZE_LIMIT", "Placeholder", "read"]
 SIZE_LIMIT = 8 * 2**30  # bytes; the largest classifier of torchvision takes 2.6
 
 _MOST_MEMBERS = 50_000  # of the zip that torch.save writes, one for each tensor
-_PICKLE_LIMIT = 16 * 2**20  # bytes of a pickle without its tensors; 100,000 tensors
+_PICKLE_LIMIT = 8 * 2**20  # bytes of a pickle without its tensors; 50,000 tensors
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before version 1.6
 _OLD_TORCH_PICKLES = 5  # magic number, version, system, object, the keys of its storages
 # What torch's reader raises for damaged files, as fuzzing shows: it trusts the order of what it finds.
@@ -129,7 +129,10 @@ def _names_in_zip(file: BinaryIO, name: str) -> set[str]:
             _check_kind(name, archive.namelist())
             pickle = _only_pickle(archive)
             if pickle.file_size > _PICKLE_LIMIT:
-                raise CheckpointError(f"The checkpoint {name} is too large: its pickle has over 16 MB.")
+                raise CheckpointError(
+                    f"The checkpoint {name} is too large: its pickle has {pickle.file_size:,} bytes; "
+                    f"at most {_PICKLE_LIMIT:,} are read."
+                )
             damaged = archive.testzip()
             names = _names(io.BytesIO(archive.read(pickle)), name, 1)
     except (BadFileError, *ZIP_DAMAGE) as error:

@@ -287,6 +287,13 @@ def test_rows_that_are_not_finite_are_found_in_every_block(save, arrays, monkeyp
     _refused(save(arrays), r"in 3 rows \(row 0, 3, 5\)")
 
 
+def test_a_reason_of_the_standard_library_ends_with_one_full_stop(tmp_path, arrays):
+    path = tmp_path / "own.npz"
+    np.savez(path, **arrays)
+    path.write_bytes(path.read_bytes().replace(b"logits.npy", b"l0gits.npy", 1))  # before its data alone
+    _refused(path, r"'logits.npy' and header b'l0gits.npy' differ\.$")
+
+
 def test_a_zip_bomb_is_refused(tmp_path):
     np.savez_compressed(
         tmp_path / "own.npz",
