@@ -28,6 +28,7 @@ NAMES: tuple[str, ...] = (
     "kills",
     "limits",
     "sessions",
+    "waiting",
     "injection",
 )
 _ONE = "--one"  # as the first argument: run one module here, and write its rows to a file

@@ -104,10 +104,11 @@ def _read_zip(data: bytes) -> None:
 
 def _read_features(data: bytes) -> None:
     from nnguide_core.errors import FeaturesFileError
-    from nnguide_core.features.files import load
+    from nnguide_core.features.files import judged
 
     try:
-        load(_written(data), limit=100_000_000).as_features()
+        with _written(data).open("rb") as file:
+            judged(file, "own.data", limit=100_000_000, allow_nonfinite=False)
     except FeaturesFileError:
         return
 

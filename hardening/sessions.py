@@ -27,7 +27,7 @@ from hardening.table import Row, must_be_zero
 from nnguide_core.logs import log_path
 from nnguide_core.store import Workspace
 
-__all__ = ["Visitor", "rows", "together"]
+__all__ = ["Visitor", "interact", "make_map", "rows", "together", "until"]
 
 SESSIONS = 50
 _BUSY = 0.5  # share of the time in which a single session that does everything is at work
@@ -144,7 +144,7 @@ async def make_map(url: str) -> None:
     """Have the server make the demo's map, as the first visitor would."""
     first = await Session(url).open()
     await first.go("map")
-    await _until(first, lambda: "map.points" in first.messages())
+    await until(first, lambda: "map.points" in first.messages())
     await first.close()
 
 
@@ -154,7 +154,7 @@ async def upload(session: Session, name: str, data: bytes) -> None:
     await session.set("button_group", "What to look at", ["Own images"])
     await session.set("button_group", "Add a dataset", ["upload files or zips"])
     await session.upload(name, data)
-    await _until(session, lambda: "images: 1" in session.texts())
+    await until(session, lambda: "images: 1" in session.texts())
 
 
 def picture(seed: int) -> bytes:
@@ -165,7 +165,7 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
-async def _until(session: Session, is_so: Callable[[], bool]) -> None:
+async def until(session: Session, is_so: Callable[[], bool]) -> None:
     """Run a page again until it shows something.
 
     Raises:
@@ -220,7 +220,7 @@ async def _rate(alone: Visitor) -> float:
     chance = random.Random(1)  # noqa: S311 - what is done, no secrets
     began = time.monotonic()
     for _ in range(_TRIED):
-        await _interact(alone, chance.random())
+        await interact(alone, chance.random())
     return _BUSY * _TRIED / (time.monotonic() - began)
 
 
@@ -238,13 +238,13 @@ async def _timed(visitors: Sequence[Visitor], rate: float) -> float:
         visitor = visitors[who % len(visitors)]
         await asyncio.sleep(began + moment - time.monotonic())
         async with busy[id(visitor)]:
-            await _interact(visitor, what)
+            await interact(visitor, what)
         return time.monotonic() - began - moment
 
     return float(np.quantile(await asyncio.gather(*(act(*each) for each in due)), 0.95))
 
 
-async def _interact(visitor: Visitor, what: float) -> None:
+async def interact(visitor: Visitor, what: float) -> None:
     """Do one of the things that a user does: another k, another page."""
     if what < 0.5:
         await visitor.set_k(1 + int(100 * what))

@@ -1,44 +1,46 @@
-"""Arrays in files of foreign origin: what their headers say is checked before anything is allocated.
+"""Arrays in files from anyone, read in a worker process: sizes are checked before anything is allocated.
 
 Sources: the safetensors format (https://huggingface.co/docs/safetensors), the .npy format
 (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
 """
 
-import json
 import math
-import stat
+import os
 import struct
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
-from pathlib import Path
 from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from nnguide_core.apart import Bounds, read_apart
 from nnguide_core.archives.directory import find_directory
-from nnguide_core.errors import ArchiveError
+from nnguide_core.errors import ArchiveError, NNGuideError, StoreError
 from nnguide_core.names import brief
+from nnguide_core.progress import Cancelled
+from nnguide_core.settings import workspace_home
 
 __all__ = [
     "ZIP_DAMAGE",
     "ArrayHeader",
     "BadFileError",
     "check_zip",
-    "is_regular",
     "npz_headers",
     "read_npz",
     "read_safetensors",
     "safetensors_headers",
+    "tensors_apart",
 ]
 
-_SAFETENSORS_HEADER_LIMIT = 16 * 2**20  # bytes; 100,000 tensors
 _NPY_HEADER_LIMIT = 10_000  # characters, NumPy's own default
 _MOST_MEMBERS = 1_000  # of an npz file
 _MEMBER_BYTES = 320  # of a zip's directory for each member, on average
@@ -77,6 +79,11 @@ class BadFileError(ValueError):
     """A file that is damaged, lies about its sizes or holds what is not read here; the reason in words."""
 
 
+_Described = list[
+    tuple[str, torch.dtype, tuple[int, ...]]
+]  # name, type and shape, in the order of their bytes
+
+
 @dataclass(frozen=True, slots=True)
 class ArrayHeader:
     """One array: what its file says of it."""
@@ -84,68 +91,70 @@ class ArrayHeader:
     dtype: str  # a safetensors name such as "F32", or a NumPy descriptor such as "<f4"
     shape: tuple[int, ...]
     size: int  # bytes once in memory
-    offset: int = 0  # of its first byte in a safetensors file
     fortran: bool = False  # column by column, which costs a copy
 
 
-def is_regular(path: Path) -> bool:
-    """Return whether path is a plain file: a pipe or a device would hang its reader."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
+def tensors_apart(
+    function: Callable[..., tuple[Mapping[str, Tensor], Any]],
+    file: BinaryIO,
+    *arguments: Any,
+    bounds: Bounds,
+    refused: Callable[[str], NNGuideError],
+    cancelled: Cancelled | None = None,
+) -> tuple[dict[str, Tensor], Any]:
+    """Return what function(file, *arguments) gives in a worker process: dense tensors, and something small.
+
+    The tensors come through a file without a name; nothing that is read here was written by anyone else.
+
+    Raises:
+        NNGuideError, CancelledError, WorkersError, RuntimeError: as apart.read_apart.
+        StoreError: the disk is full.
+    """
+    home = workspace_home()
+    with tempfile.TemporaryFile(dir=home if home.is_dir() else None) as between:
+        described, rest = read_apart(
+            _hand_over,
+            file,
+            function,
+            between.fileno(),
+            arguments,
+            bounds=bounds,
+            refused=refused,
+            cancelled=cancelled,
+            shared=[between.fileno()],
+        )
+        between.seek(0)
+        return {name: _taken(between, dtype, shape) for name, dtype, shape in described}, rest
 
 
-def safetensors_headers(path: Path) -> dict[str, ArrayHeader]:
-    """Return what a safetensors file holds, by name; every array fits into the file.
+def safetensors_headers(file: BinaryIO) -> dict[str, ArrayHeader]:
+    """Return what a safetensors file holds, by name; its tensors neither overlap nor leave anything out.
 
     Raises:
         BadFileError: the header is damaged, too long, or does not fit the file.
     """
-    with path.open("rb") as file:
-        entries, start, size = _safetensors_entries(file)
-    headers = {}
-    for name, entry in entries.items():
-        try:
-            headers[name] = _safetensors_header(entry, start, size)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadFileError(
-                f"its entry for {brief(name)!r} does not describe a tensor: {brief(str(error), 200)}"
-            ) from error
-    described = sum(header.size for header in headers.values())
-    if described != size:
-        raise BadFileError(f"it holds {size:,} bytes of data where its header says {described:,}")
-    return headers
+    with _safetensors(file) as tensors:
+        parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - no mapping
+        return {
+            name: _safetensors_header(name, part.get_dtype(), part.get_shape())
+            for name, part in parts.items()
+        }
 
 
-def read_safetensors(path: Path, headers: Mapping[str, ArrayHeader]) -> dict[str, Tensor]:
-    """Read tensors into memory of their own: a mapped file that shrinks would end the process.
-
-    Args:
-        path: the file that headers describe.
-        headers: those of safetensors_headers that are wanted, by name.
-    """
-    tensors = {}
-    with path.open("rb", buffering=0) as file:
-        for name, header in headers.items():
-            tensor = torch.empty(header.shape, dtype=_DTYPES[header.dtype])
-            file.seek(header.offset)
-            view = tensor.reshape(-1).view(torch.uint8).numpy().data
-            if _read_into(file, view) != header.size:
-                raise BadFileError(f"it became shorter while {name!r} was read")
-            tensors[name] = tensor
-    return tensors
+def read_safetensors(file: BinaryIO, names: Iterable[str]) -> dict[str, Tensor]:
+    """Read tensors whose headers were checked, into memory of their own."""
+    with _safetensors(file) as tensors:
+        return {name: tensors.get_tensor(name) for name in names}
 
 
-def check_zip(path: Path, most: int) -> None:
+def check_zip(file: BinaryIO, most: int) -> None:
     """Check how much a zip lists before the standard library takes memory for each of its members.
 
     Raises:
         BadFileError: more than most members, or no directory.
     """
     try:
-        with path.open("rb") as file:
-            directory = find_directory(file)
+        directory = find_directory(file)
     except ArchiveError as error:
         raise BadFileError(brief(str(error), 200).rstrip(".")) from error
     if directory.stated > most or directory.size > most * _MEMBER_BYTES:
@@ -155,15 +164,15 @@ def check_zip(path: Path, most: int) -> None:
         )
 
 
-def npz_headers(path: Path) -> dict[str, ArrayHeader]:
+def npz_headers(file: BinaryIO) -> dict[str, ArrayHeader]:
     """Return what an npz file holds, by name without ".npy"; the zip's own sizes agree with the arrays'.
 
     Raises:
         BadFileError: no zip, a member that is no array, two of one name, or sizes that disagree.
     """
-    check_zip(path, _MOST_MEMBERS)
+    check_zip(file, _MOST_MEMBERS)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             headers = {_npz_name(info): _npz_header(archive, info) for info in archive.infolist()}
             count = len(archive.infolist())
     except BadFileError:
@@ -175,10 +184,10 @@ def npz_headers(path: Path) -> dict[str, ArrayHeader]:
     return headers
 
 
-def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray[Any, Any]]:
+def read_npz(file: BinaryIO, names: Iterable[str]) -> dict[str, np.ndarray[Any, Any]]:
     """Read arrays of an npz file whose headers were checked; the zip's checksums are compared."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             return {name: _read_member(archive, f"{name}.npy") for name in names}
     except ZIP_DAMAGE as error:
         raise BadFileError(f"its arrays are damaged: {brief(str(error), 200)}") from error
@@ -191,42 +200,52 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def _read_into(file: FileIO, view: memoryview) -> int:
-    """Fill view from the file and return how much came; one read gives 2 GB at most."""
-    got = 0
-    while got < len(view) and (count := file.readinto(view[got:])):
-        got += count
-    return got
-
-
-def _safetensors_entries(file: BinaryIO) -> tuple[dict[str, Any], int, int]:
-    """Return the header's entries, where the data starts, and its bytes."""
-    total = file.seek(0, 2)
-    file.seek(0)
+@contextmanager
+def _safetensors(file: BinaryIO) -> Iterator[Any]:
     try:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > min(_SAFETENSORS_HEADER_LIMIT, total - 8):
-            raise BadFileError(f"its header of {length:,} bytes is longer than the file or than the limit")
-        entries = json.loads(file.read(length))
-    except (ValueError, RecursionError, struct.error) as error:
-        raise BadFileError(f"its header is not readable: {brief(str(error), 200)}") from error
-    if not isinstance(entries, dict):
-        raise BadFileError("its header is no table of tensors")
-    entries.pop("__metadata__", None)
-    return entries, 8 + length, total - 8 - length
+        # Not mapped: a mapped file that shrinks would end the process.
+        with safe_open(f"/dev/fd/{file.fileno()}", framework="pt", backend="pread") as tensors:
+            yield tensors
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, BadFileError):
+            raise
+        raise BadFileError(f"its header or data are damaged: {brief(str(error), 200)}") from error
 
 
-def _safetensors_header(entry: dict[str, Any], data_start: int, data_size: int) -> ArrayHeader:
-    shape = _checked_shape(entry["shape"])
-    if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"type {entry['dtype']!r} is not read here")
-    size = math.prod(shape) * _DTYPES[entry["dtype"]].itemsize
-    start, end = entry["data_offsets"]
-    if not type(start) is type(end) is int:
-        raise ValueError(f"{start!r} and {end!r} are no places")
-    if end - start != size or not 0 <= start <= end <= data_size:
-        raise ValueError(f"shape {shape} of type {entry['dtype']} does not fit the bytes {start} to {end}")
-    return ArrayHeader(entry["dtype"], shape, size, data_start + start)
+def _safetensors_header(name: str, dtype: str, sides: list[int]) -> ArrayHeader:
+    if dtype not in _DTYPES:
+        raise BadFileError(f"its tensor {brief(name)!r} has type {dtype}, which is not read here")
+    try:
+        shape = _checked_shape(sides)
+    except ValueError as error:
+        raise BadFileError(f"its entry for {brief(name)!r} is no tensor: {brief(str(error), 200)}") from error
+    return ArrayHeader(dtype, shape, math.prod(shape) * _DTYPES[dtype].itemsize)
+
+
+def _hand_over(
+    file: BinaryIO, function: Any, handle: int, arguments: tuple[Any, ...]
+) -> tuple[_Described, Any]:
+    """Call a function in a worker process, and write its tensors where the caller finds them."""
+    tensors, rest = function(file, *arguments)
+    try:
+        with os.fdopen(handle, "wb") as between:
+            for tensor in tensors.values():
+                between.write(_bytes(tensor.detach().contiguous()))
+    except OSError as error:
+        raise StoreError(f"There is no room on the disk to read it: {error.strerror}.") from error
+    return [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()], rest
+
+
+def _taken(between: BinaryIO, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    tensor = torch.empty(shape, dtype=dtype)
+    data = _bytes(tensor)
+    if between.readinto(data) != len(data):  # type: ignore[attr-defined]
+        raise StoreError("What a worker process wrote became shorter while it was read.")
+    return tensor
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _npz_name(info: zipfile.ZipInfo) -> str:

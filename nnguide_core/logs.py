@@ -1,4 +1,4 @@
-"""The log file: one line per job and per refused input, never an image's contents.
+"""The log file: one line per job and refused input, a few per dataset, never an image's contents.
 
 A line that the file cannot take, on a full disk or in a folder that may not be written, goes to the standard
 error stream: whoever logs never hears of it.
@@ -11,16 +11,17 @@ import logging.handlers
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
 
 from nnguide_core.errors import CancelledError, NNGuideError
 
-__all__ = ["log_path", "log_to_file", "refusals_noted"]
+__all__ = ["log_path", "log_to_file", "note_refusals", "refusals_noted"]
 
 _LOG = logging.getLogger(__name__)
 _LIMIT = 10_000_000  # bytes after which a new file begins; the one before is kept
+_MOST_KINDS = 10  # of reasons that one dataset's lines name
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -52,6 +53,23 @@ def refusals_noted(what: str) -> Iterator[None]:
         if not isinstance(error, CancelledError):
             _LOG.info("refused %s: %s", what, error)
         raise
+
+
+def note_refusals(dataset: str, refused: Iterable[tuple[str, str]]) -> None:
+    """Write one line for each kind of reason, given path and reason of every file that was refused.
+
+    A line per file would let one dataset push everything else out of the log.
+    """
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for path, reason in refused:
+        kinds.setdefault(reason.partition(":")[0], []).append((path, reason))
+    most = sorted(kinds.values(), key=len, reverse=True)
+    for files in most[:_MOST_KINDS]:
+        (path, reason), others = files[0], len(files) - 1
+        more = f" (and {others:,} more for such a reason)" if others else ""
+        _LOG.info("refused %s of %s: %s%s", path, dataset, reason, more)
+    if left := sum(map(len, most[_MOST_KINDS:])):
+        _LOG.info("refused %s more files of %s for other reasons", f"{left:,}", dataset)
 
 
 class _LimitedFile(logging.handlers.WatchedFileHandler):

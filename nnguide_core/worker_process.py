@@ -5,28 +5,27 @@ import os
 import pickle
 import resource
 import signal
-import socket
-import struct
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
-from nnguide_core.errors import NNGuideError
+from nnguide_core.errors import NNGuideError, WorkersError
 
-__all__ = ["MOST_ITEMS", "TIME_SIGNALS", "Failure", "WorkerProcess", "receive", "send", "serve"]
+__all__ = ["MEMORY_LIMIT", "MOST_ITEMS", "TIME_SIGNALS", "Failure", "Task", "WorkerProcess", "serve"]
 
 MOST_ITEMS = 10_000  # per message; the pipe of progress marks holds 65,536
 TIME_SIGNALS = (signal.SIGPROF, signal.SIGALRM)  # what a worker dies of when an item takes too long
 _PATIENCE = 10  # seconds by the clock for each second of computing: a busy machine makes no image slow
-_MEMORY_LIMIT = (
-    1_200_000_000  # bytes that one worker may fill; a WebP of 64 million pixels takes 1.03 billion
-)
+_START_SECONDS = 120.0  # by the clock, until a new process is ready for its first item
+MEMORY_LIMIT = 1_200_000_000  # bytes that one worker may fill; a WebP of 64 million pixels takes 1.03 billion
 _ENVIRONMENT = {
     # One thread each: the cores are shared among the workers already.
     "OMP_NUM_THREADS": "1",
@@ -37,7 +36,7 @@ _ENVIRONMENT = {
 }
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from nnguide_core.worker_process import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
+    "from nnguide_core.worker_process import serve; serve(*map(int, sys.argv[2:5]))"
 )
 
 
@@ -49,98 +48,136 @@ class Failure:
     kind: Literal["refused", "crashed", "too slow"]
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a worker is asked to do."""
+
+    function: bytes  # pickled
+    timeout: float  # seconds of computing for each item
+    items: Sequence[Any]
+
+
 class WorkerProcess:
-    """One worker process, seen from the caller's side."""
+    """One worker process, seen from the caller's side.
 
-    def __init__(self) -> None:
-        self.channel, theirs = socket.socketpair()
-        self._progress, marks = os.pipe()
+    Args:
+        memory: bytes that it may fill.
+        files: handles that it shares with this process, under the same numbers.
+
+    Raises:
+        WorkersError: the system gives no process or no handles.
+    """
+
+    def __init__(self, memory: int = MEMORY_LIMIT, files: Sequence[int] = ()) -> None:
+        self.due: float | None = time.monotonic() + _START_SECONDS  # None once it has started
+        self._waiting: Task | None = None  # until it has
         self._function: bytes | None = None  # what the process has loaded
-        handles = (theirs.fileno(), marks)
-        folders = json.dumps([folder for folder in sys.path if isinstance(folder, str)])
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and arguments made here
-                [sys.executable, "-P", "-c", _BOOT, folders, *map(str, handles)],
-                pass_fds=handles,
-                env={**os.environ, **_ENVIRONMENT},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        finally:
-            theirs.close()
-            os.close(marks)
+        with ExitStack() as theirs, ExitStack() as ours:
+            try:
+                self.channel, channel = Pipe()
+                ours.callback(self.channel.close)
+                theirs.callback(channel.close)
+                self._progress, marks = os.pipe()
+                ours.callback(os.close, self._progress)
+                theirs.callback(os.close, marks)
+                self._process = _started((channel.fileno(), marks, memory), files)
+            except OSError as error:
+                raise WorkersError(
+                    f"A worker process cannot be started: {error.strerror}. Close other programs, or raise "
+                    "the limits of memory, processes and open files (ulimit)."
+                ) from error
+            self._handles = ours.pop_all()
 
-    def send(self, function: bytes, timeout: float, items: Sequence[Any]) -> None:
-        """Send items, timeout seconds of computing for each; a dead worker shows when received from."""
-        changed = None if function == self._function else function
-        self._function = function
+    def send(self, task: Task) -> None:
+        """Send a task, now or as soon as the process has started; a dead worker shows when received from."""
+        if self.due is not None:
+            self._waiting = task
+            return
+        changed = None if task.function == self._function else task.function
+        self._function = task.function
         with suppress(BrokenPipeError, ConnectionResetError):
-            send(self.channel, (changed, timeout, items))
+            self.channel.send_bytes(pickle.dumps((changed, task.timeout, task.items), protocol=5))
 
-    def receive(self, count: int) -> list[Any] | None:
-        """Return the results of the count items that were sent last, None if the worker died."""
+    def receive(self) -> tuple[Literal["started", "done", "dead"], list[Any]]:
+        """Wait for what the worker says next: that it has started, a task's results, or nothing any more."""
         try:
-            kind, value = receive(self.channel)
+            kind, value = pickle.loads(self.channel.recv_bytes())  # noqa: S301 - from a process of ours
         except (EOFError, ConnectionResetError):
-            return None
+            return "dead", []
         if kind == "raised":
             raise RuntimeError(f"A worker's function failed.\n{value}")
-        os.read(self._progress, count)
-        return list(value)
+        if kind == "started":
+            self.due = None
+            if self._waiting is not None:
+                self.send(self._waiting)
+            return "started", []
+        os.read(self._progress, len(value))
+        return "done", value
 
     def post_mortem(self) -> tuple[int, int]:
         """Return how many of the items sent last were begun, and the dead process's status."""
-        started = len(os.read(self._progress, MOST_ITEMS))
-        self.kill()
+        self.kill_process()
+        os.set_blocking(self._progress, False)
+        try:
+            started = len(os.read(self._progress, MOST_ITEMS))
+        except BlockingIOError:  # a process that it left behind holds the other end
+            started = 0
+        self._handles.close()
         return started, self._process.returncode
+
+    def kill_process(self) -> None:
+        """End the process, if it still runs."""
+        self._process.kill()
+        self._process.wait()
 
     def kill(self) -> None:
         """End the process, if it still runs, and free its handles."""
-        self._process.kill()
-        self._process.wait()
-        self.channel.close()
-        os.close(self._progress)
+        self.kill_process()
+        self._handles.close()
 
 
-def serve(channel_handle: int, progress_handle: int) -> None:
+def serve(channel_handle: int, progress_handle: int, memory: int) -> None:
     """Work in a worker process until the caller hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides when to stop
     for each in TIME_SIGNALS:
         signal.signal(each, signal.SIG_DFL)  # kills the process, inside C code too
-    _limit_memory()
-    channel = socket.socket(fileno=channel_handle)
+    _limit_memory(memory)
+    channel = Connection(channel_handle)
     _tell_defects(channel)
     function: Callable[[Any], Any] = _nothing
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
-            changed, timeout, items = receive(channel)
-            if changed is not None:
-                function = pickle.loads(changed)  # noqa: S301 - from the process that started this one
-                _silence_libraries()
-            send(channel, ("done", _work(function, items, timeout, progress_handle)))
+    _send(channel, ("started", None))
+    while (message := _received(channel)) is not None:
+        changed, timeout, items = pickle.loads(message)  # noqa: S301 - from the process that started this one
+        if changed is not None:
+            function = pickle.loads(changed)  # noqa: S301 - from the same
+            _silence_libraries()
+        _send(channel, ("done", _work(function, items, timeout, progress_handle)))
 
 
-def send(channel: socket.socket, message: object) -> None:
-    """Send a message: the sizes of its parts, its pickle, then the bytes of its arrays as they are."""
-    arrays: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
-    parts = [memoryview(head), *(array.raw() for array in arrays)]
-    sizes = struct.pack(f"<I{len(parts)}Q", len(parts), *(part.nbytes for part in parts))
-    channel.sendall(sizes + head)
-    for part in parts[1:]:
-        channel.sendall(part)
+def _started(numbers: tuple[int, int, int], files: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a process that serves, given the handles of its channel and its marks, and its memory."""
+    folders = json.dumps([folder for folder in sys.path if isinstance(folder, str)])
+    return subprocess.Popen(  # noqa: S603 - this interpreter, and arguments made here
+        [sys.executable, "-P", "-c", _BOOT, folders, *map(str, numbers)],
+        pass_fds=(*numbers[:2], *files),
+        env={**os.environ, **_ENVIRONMENT},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
 
 
-def receive(channel: socket.socket) -> Any:
-    """Wait for a message that send sent; EOFError if the other process is gone."""
-    (count,) = struct.unpack("<I", _exactly(channel, 4))
-    sizes = struct.unpack(f"<{count}Q", _exactly(channel, 8 * count))
-    head = _exactly(channel, sizes[0])
-    bytes_of_arrays, start, arrays = _exactly(channel, sum(sizes[1:])), 0, []
-    for size in sizes[1:]:
-        arrays.append(bytes_of_arrays[start : start + size])
-        start += size
-    return pickle.loads(head, buffers=arrays)  # noqa: S301 - from the process at the other end
+def _send(channel: Connection, message: object) -> None:
+    data = pickle.dumps(message, protocol=5)
+    with suppress(BrokenPipeError, ConnectionResetError):  # the caller is gone, which shows at the next task
+        channel.send_bytes(data)
+
+
+def _received(channel: Connection) -> bytes | None:
+    """Wait for a message; None once the caller has hung up."""
+    try:
+        return channel.recv_bytes()
+    except (EOFError, ConnectionResetError):
+        return None
 
 
 def _work(function: Callable[[Any], Any], items: Sequence[Any], timeout: float, progress: int) -> list[Any]:
@@ -170,22 +207,22 @@ def _result(function: Callable[[Any], Any], item: Any) -> Any:
     return Failure("Too large: reading it needs more memory than a worker may use.", "refused")
 
 
-def _tell_defects(channel: socket.socket) -> None:
+def _tell_defects(channel: Connection) -> None:
     """Send the traceback of whatever ends this process to the caller, who raises it."""
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         _limit_time(0)
         if issubclass(kind, MemoryError):
             os._exit(1)  # no defect, and telling would need memory
-        send(channel, ("raised", "".join(traceback.format_exception(kind, error, trace))))
+        _send(channel, ("raised", "".join(traceback.format_exception(kind, error, trace))))
 
     sys.excepthook = tell
 
 
-def _limit_memory() -> None:
+def _limit_memory(most: int) -> None:
     """Make an allocation over the limit fail here, before the kernel ends some other process for it."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = _MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(_MEMORY_LIMIT, hard)
+    limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
@@ -198,15 +235,3 @@ def _silence_libraries() -> None:
 
 def _nothing(item: object) -> NoReturn:
     raise RuntimeError(f"No function was sent before the item {item!r}.")
-
-
-def _exactly(channel: socket.socket, size: int) -> memoryview:
-    """Receive size bytes; EOFError if the other end is gone before."""
-    view = memoryview(bytearray(size))
-    got = 0
-    while got < size:
-        count = channel.recv_into(view[got:], size - got, socket.MSG_WAITALL)
-        if count == 0:
-            raise EOFError(f"The other process ended after {got} of {size} bytes.")
-        got += count
-    return view

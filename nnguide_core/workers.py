@@ -6,23 +6,24 @@ threads that a fork would freeze; not multiprocessing's spawn, which imports the
 
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from nnguide_core.errors import CancelledError, WorkersError
-from nnguide_core.worker_process import MOST_ITEMS, TIME_SIGNALS, Failure, WorkerProcess
+from nnguide_core.worker_process import MOST_ITEMS, TIME_SIGNALS, Failure, Task, WorkerProcess
 
-__all__ = ["Failure", "Workers", "usable_cores"]
+__all__ = ["Failure", "Workers", "death", "usable_cores"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -128,15 +129,15 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Share:
     """Items that go to a worker in one message, with their positions in the order of results."""
 
     positions: Sequence[int]
     items: Sequence[Any]
     retry: bool = False  # its one item was running when a worker died: a second death convicts it
 
-    def part(self, start: int, stop: int | None, *, retry: bool = False) -> "_Task":
-        return _Task(self.positions[start:stop], self.items[start:stop], retry)
+    def part(self, start: int, stop: int | None, *, retry: bool = False) -> "_Share":
+        return _Share(self.positions[start:stop], self.items[start:stop], retry)
 
 
 class _Run:
@@ -145,8 +146,8 @@ class _Run:
     def __init__(self, workers: Workers, job: _Job) -> None:
         self._workers, self._job = workers, job
         self._room = workers.count * (job.ahead + 1) * job.chunk  # results in the works or not yet taken
-        self._busy: dict[WorkerProcess, _Task] = {}
-        self._again: deque[_Task] = deque()  # what dead workers left
+        self._busy: dict[WorkerProcess, _Share] = {}
+        self._again: deque[_Share] = deque()  # what dead workers left
         self._given = 0  # items handed out so far
         self._exhausted = False
         self._failed_starts = 0
@@ -220,9 +221,9 @@ class _Run:
             # A suspect gets a process of its own: a used one may be damaged already.
             worker = idle.pop() if idle and not task.retry else WorkerProcess()
             self._busy[worker] = task
-            worker.send(self._job.function, self._job.timeout, task.items)
+            worker.send(Task(self._job.function, self._job.timeout, task.items))
 
-    def _next_task(self) -> _Task | None:
+    def _next_task(self) -> _Share | None:
         if self._again:
             return self._again.popleft()
         if self._exhausted or self._given + self._job.chunk > self._taken + self._room:
@@ -230,29 +231,32 @@ class _Run:
         items = list(islice(self._job.items, self._job.chunk))
         self._exhausted = len(items) < self._job.chunk
         self._given += len(items)
-        return _Task(range(self._given - len(items), self._given), items) if items else None
+        return _Share(range(self._given - len(items), self._given), items) if items else None
 
     def _collect(self) -> None:
-        channels = {worker.channel: worker for worker in self._busy}
-        readable, _, _ = select.select([*channels, self._bell], [], [])
-        for channel in readable:
-            if channel is self._bell:
-                self._bell.recv(4096)
-            else:
-                self._finish(channels[channel])
+        dues = [worker.due for worker in self._busy if worker.due is not None]
+        seconds = max(0.0, min(dues) - time.monotonic()) if dues else None
+        ready = wait([self._bell, *(worker.channel for worker in self._busy)], seconds)
+        if self._bell in ready:
+            self._bell.recv(4096)
+        for worker in [each for each in self._busy if each.channel in ready]:
+            self._finish(worker)
+        for worker in [each for each in self._busy if each.due is not None and each.due < time.monotonic()]:
+            self._bury(worker, self._busy.pop(worker))
 
-    def _finish(self, worker: "WorkerProcess") -> None:
-        task = self._busy[worker]
-        results = worker.receive(len(task.items))
-        del self._busy[worker]
-        if results is None:
+    def _finish(self, worker: WorkerProcess) -> None:
+        kind, results = worker.receive()
+        if kind == "started":
+            return
+        task = self._busy.pop(worker)
+        if kind == "dead":
             self._bury(worker, task)
             return
         self._failed_starts = 0
         self._workers._idle.append(worker)
         self._record(task.positions, results)
 
-    def _bury(self, worker: "WorkerProcess", task: _Task) -> None:
+    def _bury(self, worker: WorkerProcess, task: _Share) -> None:
         """Put back in line what a dead worker left, and judge the item that it was working on."""
         started, status = worker.post_mortem()
         if started == 0:
@@ -269,7 +273,7 @@ class _Run:
             reason = f"Too slow: reading it took longer than {self._job.timeout:g} s."
             self._record(suspect.positions, [Failure(reason, "too slow")])
         elif task.retry:
-            self._record(suspect.positions, [Failure(f"The decoder crashed: {_death(status)}.", "crashed")])
+            self._record(suspect.positions, [Failure(f"The decoder crashed: {death(status)}.", "crashed")])
         else:
             # An item that came before it may have done the damage: only a death alone convicts.
             self._again.append(suspect)
@@ -278,7 +282,7 @@ class _Run:
         self._failed_starts += 1
         if self._failed_starts >= _MOST_FAILED_STARTS:
             raise WorkersError(
-                f"Worker processes do not start: {_death(status)}, {_MOST_FAILED_STARTS} times. "
+                f"Worker processes do not start: {death(status)}, {_MOST_FAILED_STARTS} times. "
                 "Close other programs, or raise the limits of memory and processes (ulimit)."
             )
 
@@ -292,5 +296,6 @@ class _Run:
             self._ringer.send(b".")
 
 
-def _death(status: int) -> str:
+def death(status: int) -> str:
+    """Return what a process died of, in words, given its status."""
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"

@@ -70,20 +70,20 @@ def unfit() -> Iterator[CheckpointCase]:
     state = _state()
     changes: dict[str, tuple[dict[str, Tensor], str]] = {
         "other-shape": ({"4.weight": torch.zeros(8, 4)}, "has other shapes in 4.weight"),
-        "huge-by-strides": ({"4.weight": torch.zeros(1).expand(2**20, 2**20)}, "has other shapes in"),
+        "huge-by-strides": ({"4.weight": torch.zeros(1).expand(2**20, 2**20)}, "claims more than it holds"),
         "scalar": ({"0.weight": torch.tensor(1.0)}, "has other shapes in"),
         "nan": ({"0.bias": torch.full((4,), torch.nan)}, "NaN or infinite values in 0.bias"),
         "infinite": ({"0.bias": torch.full((4,), torch.inf)}, "NaN or infinite values in 0.bias"),
         "integers": ({"0.bias": torch.zeros(4, dtype=torch.int64)}, "other than dense floating"),
         "complex": ({"0.bias": torch.zeros(4, dtype=torch.complex64)}, "other than dense floating"),
         "more-names": ({f"layer{n}": torch.zeros(1) for n in range(3_000)}, "and 2,997 more|and 2997 more"),
-        "long-name": ({"x" * 100_000: torch.zeros(1)}, "a key has 100,000 characters, at most 4,096"),
+        "long-name": ({"x" * 100_000: torch.zeros(1)}, "has unknown x+…"),
         "odd-names": ({"a\n<b>\x1b[31m\u202e": torch.zeros(1)}, r"has unknown a\\x0a<b>\\x1b\[31m\\u202e"),
     }  # fmt: skip
     for name, (change, expected) in changes.items():
         yield bytes_case(f"unfit-{name}", _saved(state | change), expected)
     sparse = state | {"4.weight": torch.eye(3, 4).to_sparse()}
-    yield bytes_case("unfit-sparse", _saved(sparse), "more than tensors|other than dense floating")
+    yield bytes_case("unfit-sparse", _saved(sparse), "other than dense")
     long = safetensors_bytes(state | {"x" * 100_000: torch.zeros(1)})
     yield bytes_case("unfit-long-name-safetensors", long, "has unknown x+…")
     yield bytes_case("unfit-half-there", _saved({"0.weight": state["0.weight"]}), "it lacks 0.bias")
@@ -109,22 +109,21 @@ def code() -> Iterator[CheckpointCase]:
     for name, trap in traps.items():
         for old in (False, True):
             content = _saved({"state_dict": state, "hook": trap}, old=old)
-            yield bytes_case(f"code-{name}{'-old' * old}", content, "more than tensors .*could run code")
+            expected = "what is never loaded: .*mkdir|system" if name in ("mkdir", "system") else OK
+            yield bytes_case(f"code-{name}{'-old' * old}", content, expected)
         yield bytes_case(f"code-{name}-pickle", pickle.dumps({"a": trap}, protocol=4), "is a pickle")
-    yield bytes_case("code-whole-network", _saved(network()), "more than tensors")
+    yield bytes_case("code-whole-network", _saved(network()), OK)
     allowed_first = b"\x80\x02ccollections\nOrderedDict\n)R(S'x'\ncos\nmkdir\n(S'sprung'\ntRu."
-    yield pickle_case("code-behind-an-allowed-class", allowed_first, r"more than tensors \(os.mkdir\)")
+    yield pickle_case("code-behind-an-allowed-class", allowed_first, "what is never loaded")
     inst = b"(S'sprung'\nios\nmkdir\n."
-    yield pickle_case("code-inst", inst, r"more than tensors \(os.mkdir\)")
+    yield pickle_case("code-inst", inst, "what is never loaded")
     joined = b"\x80\x04\x8c\x02os\x94\x8c\x05mkdir\x94\x93\x94\x8c\x06sprung\x94\x85\x94R\x94."
-    yield pickle_case("code-name-put-together", joined, "more than tensors .a.name.that.is.put.together")
-    yield pickle_case(
-        "code-extension", b"\x80\x02\x82\x01.", "more than tensors .a.name.that.is.put.together"
-    )
+    yield pickle_case("code-name-put-together", joined, "what is never loaded")
+    yield pickle_case("code-extension", b"\x80\x02\x82\x01.", "what is never loaded")
     dotted = b"\x80\x04ctorch\nserialization.os.mkdir\n(S'sprung'\ntR."
-    yield pickle_case("code-dotted", dotted, r"more than tensors \(torch.serialization.os.mkdir\)")
+    yield pickle_case("code-dotted", dotted, "what is never loaded")
     storage = b"\x80\x02ctorch\nserialization.os.Storage\n(S'sprung'\ntR."
-    yield pickle_case("code-disguised-as-storage", storage, "more than tensors|damaged")
+    yield pickle_case("code-disguised-as-storage", storage, "what is never loaded")
     second = pickle.dumps({}, protocol=2) + b"cos\nmkdir\n(S'sprung'\ntR."
     yield pickle_case("code-behind-the-end", second, "holds no tensors|damaged")
 
@@ -229,11 +228,13 @@ def safetensors_lies() -> Iterator[CheckpointCase]:
 
 def bombs() -> Iterator[CheckpointCase]:
     """Yield small files that would take much time or memory."""
-    yield bytes_case("bomb-compressed", _recompressed(torch.zeros(64 * 2**20)), "was compressed again")
+    yield bytes_case(
+        "bomb-compressed", _recompressed(torch.zeros(64 * 2**20)), "does not fit|never loaded|Too large"
+    )
     yield CheckpointCase(
         "bomb-300,000-members", write_many_members, "too many|too large|damaged|did not write"
     )
-    yield CheckpointCase("bomb-old-huge-storage", _old_with_huge_storage, "damaged")
+    yield CheckpointCase("bomb-old-huge-storage", _old_with_huge_storage, "damaged|Too large")
     names = json.dumps(
         {f"n{n}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for n in range(200_000)}
     )

@@ -1,5 +1,6 @@
 """What the tests of the worker processes ask them to do; imports little, since each process imports it."""
 
+import builtins
 import os
 import signal
 import time
@@ -27,6 +28,8 @@ def misbehave(order):
             raise KeyError("a programmer's mistake")
         case "fill":
             return Unpicklable()
+        case ("raise", name):
+            raise getattr(builtins, name)("by itself")
         case ("once", flag):
             if not Path(flag).exists():
                 Path(flag).touch()
@@ -63,3 +66,18 @@ def poison(order):
         time.sleep(0.5)  # meanwhile the other process is idle again
         os.kill(os.getpid(), signal.SIGSEGV)
     return order
+
+
+def take_file(file, order):
+    """Read a file, or do with it what the order says."""
+    match order:
+        case "read":
+            return file.read(), os.getpid()
+        case "compute":
+            sum(iter(int, 1))
+        case "fill":
+            bytearray(2**29)
+        case "fill the answer":
+            return Unpicklable()
+        case "hang" | "segfault" | "exit" | "refuse" | "defect":
+            misbehave(order)

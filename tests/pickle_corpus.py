@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["EITHER", "OK", "CheckpointCase", "bytes_case", "laughing", "pickle_case", "pickles", "zip_bytes"]
+__all__ = [
+    "EITHER",
+    "OK",
+    "CheckpointCase",
+    "bytes_case",
+    "endless",
+    "laughing",
+    "pickle_case",
+    "pickles",
+    "zip_bytes",
+]
 
 OK, EITHER = "ok", ""
 
@@ -25,7 +35,6 @@ def pickles() -> Iterator[CheckpointCase]:
     """Yield every case."""
     yield from pickle_lies()
     yield from bombs()
-    yield from slow_keys()
     yield from doubles()
 
 
@@ -45,7 +54,7 @@ def pickle_lies() -> Iterator[CheckpointCase]:
     }
     for name, tail in tails.items():
         body = b"\x80\x02}X\x01\0\0\0a" + rebuild + b"(" + persistent + tail + b"s."
-        yield pickle_case(f"pickle-{name}", body, "damaged, or holds more", storage=bytes(16))
+        yield pickle_case(f"pickle-{name}", body, "damaged, or holds", storage=bytes(16))
     ids = {
         "id-a-number": b"K\x01Q",
         "id-a-text": b"X\x01\0\0\0aQ",
@@ -92,7 +101,7 @@ def pickle_lies() -> Iterator[CheckpointCase]:
         "tensor-by-class": b"\x80\x02ctorch._utils\n_rebuild_parameter\n(K\1\x89NtR.",
     }
     for name, body in bodies.items():
-        yield pickle_case(f"pickle-{name}", body, "damaged|holds|refused|more than tensors")
+        yield pickle_case(f"pickle-{name}", body, "damaged|holds|Too large")
 
 
 def bombs() -> Iterator[CheckpointCase]:
@@ -112,12 +121,6 @@ def bombs() -> Iterator[CheckpointCase]:
         "size-of-lists": b"}X\1\0\0\0actorch\nSize\n" + _laughing_lists(30) + b"\x85Rs.",
         "grows-from-inside": b"}]q\0](h\0h\0eh\0h\0a.",
         "lists-filled-later": _lists_filled_later(40),
-        "pairs-again-and-again": _pairs_again(20_000),
-        "sizes-again-and-again": b"}q\0("
-        + b"K\1" * 200_000
-        + b"tq\1"
-        + b"ctorch\nSize\nh\1\x85R" * 50_000
-        + b".",
         "claims-2**40-bytes": b"}X\1\0\0\0a" + _storage(b"\x8a\6\0\0\0\0\0\1") + b"s.",
         "one-memory-in-two-ways": b"}(X\1\0\0\0a"
         + _storage(b"K\1")
@@ -128,31 +131,24 @@ def bombs() -> Iterator[CheckpointCase]:
         "new-object": b"ccollections\nOrderedDict\n)\x81.",
     }
     for name, body in bodies.items():
-        yield pickle_case(f"bomb-{name}", b"\x80\2" + body, "damaged, or holds|its tensors claim", bytes(16))
+        yield pickle_case(f"bomb-{name}", b"\x80\2" + body, "holds|claims|damaged", bytes(16))
 
 
-def slow_keys() -> Iterator[CheckpointCase]:
-    """Yield pickles that put what is slow to hash, to compare or to print where one of these is done."""
+def endless() -> Iterator[CheckpointCase]:
+    """Yield pickles that would keep their reader for years: only the limit of time ends them."""
     tuples = laughing(60)
-    uses = {
+    bodies = {
         "key": b"}" + tuples + b"K\1s.",
-        "key-of-many": b"}(" + tuples + b"K\1K\2K\3u.",
         "key-of-an-ordered-dict": b"ccollections\nOrderedDict\n]](" + tuples + b"K\1ea\x85R.",
         "key-of-memory": b"}X\1\0\0\0a" + _storage(b"K\4", tuples) + b"s.",
-        "called": b"}X\1\0\0\0a" + tuples + b")Rs.",
-        "new": b"}X\1\0\0\0a" + tuples + b")\x81s.",
-        "attribute": b"ccollections\nOrderedDict\n)R}" + tuples + b"K\1sb.",
-        "value": b"}X\1\0\0\0a" + tuples + b"s.",
+        "sizes-again-and-again": b"}q\0("
+        + b"K\1" * 200_000
+        + b"tq\1"
+        + b"ctorch\nSize\nh\1\x85R" * 500_000
+        + b".",
     }
-    for name, body in uses.items():
-        yield pickle_case(f"laughing-tuple-{name}", b"\x80\2" + body, "damaged, or holds", bytes(16))
-    old = b"\x80\2\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\2M\xe9\3.\x80\2}.\x80\2}.\x80\2]" + tuples + b"a."
-    yield bytes_case("laughing-tuple-old-keys", old, "damaged, or holds")
-    numbers = (b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"Ns" for n in range(1, 250_000))
-    body = b"\x80\2}" + b"".join(numbers) + b"."
-    yield pickle_case("key-colliding-numbers", body, "a key is neither a text nor a small number")
-    yield pickle_case("key-fraction", b"\x80\2}G" + bytes(8) + b"Ns.", "damaged, or holds")
-    yield pickle_case("key-class", b"\x80\2}ctorch\nSize\nNs.", "damaged, or holds")
+    for name, body in bodies.items():
+        yield pickle_case(f"endless-{name}", b"\x80\2" + body, "^Too slow", bytes(16))
 
 
 def doubles() -> Iterator[CheckpointCase]:
@@ -164,15 +160,15 @@ def doubles() -> Iterator[CheckpointCase]:
     for first, second in (("good", "bad"), ("bad", "good")):
         one, other = bodies[first], bodies[second]
         twice = zip_bytes({"m/data.pkl": one, "m/data.pkX": other}).replace(b"data.pkX", b"data.pkl")
-        yield bytes_case(f"double-{first}-first", twice, "two of its members have one name")
+        yield bytes_case(f"double-{first}-first", twice, "holds 2 pickles")
         cases = zip_bytes({"m/DATA.PKL": one, "m/data.pkl": other, "m/version": b"3"})
-        yield bytes_case(f"double-upper-{first}-first", cases, "two of its members have one name")
+        yield bytes_case(f"double-upper-{first}-first", cases, "holds 2 pickles")
         folders = zip_bytes({"m/data.pkl": one, "n/data.pkl": other, "m/version": b"3"})
-        yield bytes_case(f"double-folder-{first}-first", folders, "its members lie in 2 folders")
+        yield bytes_case(f"double-folder-{first}-first", folders, "holds 2 pickles")
     joined = zip_bytes({"m/data.pkl": bodies["bad"]}) + zip_bytes({"m/data.pkl": bodies["good"]})
-    yield bytes_case("double-directory", joined, "is a damaged zip")
+    yield bytes_case("double-directory", joined, "a damaged zip|holds")
     hidden = _two_directories(bodies["good"], bodies["bad"])
-    yield bytes_case("double-directory-zip64", hidden, "two directories that disagree")
+    yield bytes_case("double-directory-zip64", hidden, "a damaged zip")
 
 
 def laughing(levels: int) -> bytes:

@@ -21,7 +21,7 @@ from nnguide_core.errors import CancelledError, ForbiddenPathError, NNGuideError
 from nnguide_core.evaluation.uploads import SessionUploads
 from nnguide_core.features import files
 from nnguide_core.jobs import Jobs
-from nnguide_core.logs import log_path, log_to_file, refusals_noted
+from nnguide_core.logs import log_path, log_to_file, note_refusals, refusals_noted
 from nnguide_core.models import checkpoints
 from nnguide_core.paths.allowed import allowed_path
 from nnguide_core.records import Role
@@ -264,3 +264,17 @@ def test_processes_that_fill_a_log_together_lose_no_line_but_those_of_the_oldest
     }
     # A file that was moved before it was full would have cost the one before it.
     assert all(file.stat().st_size > 2000 for file in files if file != path)
+
+
+def test_a_dataset_of_which_everything_is_refused_takes_a_few_lines_and_gives_the_counts(tmp_path):
+    path = log_to_file(tmp_path)
+    refused = [(f"{number}.png", "Empty: the file has no bytes.") for number in range(100_000)]
+    refused += [(f"{number}.txt", f"Kind {number}: of its own.") for number in range(20)]
+    note_refusals("photos", refused)
+    lines = path.read_text().splitlines()
+    assert lines[0].endswith(
+        "refused 0.png of photos: Empty: the file has no bytes. (and 99,999 more for such a reason)"
+    )
+    assert lines[1].endswith("refused 0.txt of photos: Kind 0: of its own.")
+    assert lines[-1].endswith("refused 11 more files of photos for other reasons")
+    assert len(lines) == 11

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import os
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnguide_core.errors import CancelledError
+from nnguide_core import worker_process
+from nnguide_core.errors import CancelledError, WorkersError
 from nnguide_core.workers import Failure, Workers
 from tests.errands import misbehave, picture, poison, square, where
 
@@ -198,6 +200,47 @@ def test_a_python_that_cannot_start_is_an_error_and_not_a_loop(monkeypatch):
         pytest.raises(RuntimeError, match="do not start: exit status 1, 3 times"),
     ):
         list(workers.map_ordered(square, [1]))
+
+
+def test_a_worker_that_the_system_refuses_is_an_error_in_words_and_leaves_no_handle(monkeypatch):
+    def refused(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with Workers(1) as workers, pytest.raises(WorkersError, match="cannot be started: Resource temporarily"):
+        list(workers.map_ordered(square, [1]))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_worker_that_never_starts_is_given_up(monkeypatch):
+    monkeypatch.setattr(worker_process, "_BOOT", "import time; time.sleep(600)")
+    monkeypatch.setattr(worker_process, "_START_SECONDS", 0.2)
+    with Workers(1) as workers, pytest.raises(WorkersError, match="do not start: SIGKILL, 3 times"):
+        list(workers.map_ordered(square, [b"x" * 10_000_000]))
+
+
+@pytest.mark.parametrize("error", ["EOFError", "BrokenPipeError", "ConnectionResetError"])
+def test_a_function_that_raises_what_a_closed_channel_raises_is_a_defect_with_its_traceback(error):
+    with Workers(1) as workers, pytest.raises(RuntimeError, match=f"(?s)in misbehave.*{error}: by itself"):
+        list(workers.map_ordered(misbehave, [("raise", error)]))
+
+
+def test_workers_serve_a_program_that_has_thousands_of_files_open(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+            import math, resource
+            from nnguide_core.workers import Workers
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if hard > 0 else 4096, hard))
+            files = [open("/dev/null") for _ in range(1100)]
+            with Workers(2) as workers:
+                print(list(workers.map_ordered(math.sqrt, [4.0, 9.0], chunk=1)))
+        """)
+    )
+    done = _run_script(script)
+    assert (done.stdout, done.stderr) == ("[2.0, 3.0]\n", "")
 
 
 def test_a_script_needs_no_main_guard_and_is_not_run_again(tmp_path):

@@ -9,6 +9,14 @@ from nnguide_core.errors import ImageError
 from tests.trials import Outcome, outcome_of
 
 
+def here(function, file, *arguments, refused, **_):
+    """Read a file in this process, a trial's own, where the program starts another one."""
+    try:
+        return function(file, *arguments)
+    except MemoryError:
+        raise refused("Too large: reading it needs more memory than it may.") from None
+
+
 def load_checkpoint(path: Path) -> Outcome:
     """Load a checkpoint into the corpus's network and use it, in the file's folder."""
     import torch
@@ -19,12 +27,13 @@ def load_checkpoint(path: Path) -> Outcome:
     torch.set_num_threads(1)
     os.chdir(path.parent)
     target = network()
+    checkpoints.tensors_apart = here
 
     def work() -> None:
         checkpoints.load_into(target, checkpoints.read_state(path), path.name)
         target(torch.zeros(2, 3, 8, 8))
 
-    return outcome_of(work)
+    return outcome_of(work, is_limited=True)
 
 
 def load_features(path: Path) -> Outcome:
@@ -32,10 +41,12 @@ def load_features(path: Path) -> Outcome:
     import torch
 
     from nnguide_core.evaluation.own_features import OwnFile, own_question
+    from nnguide_core.features import files
     from nnguide_core.records import Role
 
     torch.set_num_threads(1)
     os.chdir(path.parent)
+    files.tensors_apart = here
     return outcome_of(lambda: own_question([OwnFile(path, "own", Role.BANK)]))
 
 

@@ -110,7 +110,7 @@ def made(cases: Iterable[Any], folder: Path, name: str) -> Iterator[tuple[str, P
     """Make each case's file in a folder of its own, as attempt takes it."""
     for place, case in enumerate(cases):
         path = folder / f"{place:05d}" / name
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True)
         case.make(path)
         yield case.name, path, case.expected
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests import corpus
 
-__all__ = ["RawEntry", "ZipCase", "damage", "image_bytes", "raw_zip", "zips"]
+__all__ = ["RawEntry", "ZipCase", "damage", "image_bytes", "raw_zip", "two_records", "zips"]
 
 UTF8, ENCRYPTED = 0x800, 0x1
 FULL = 2**32 - 1  # "see the 64-bit field"
@@ -199,6 +199,8 @@ def bomb_zips() -> Iterator[ZipCase]:
     inside = RawEntry(b"inside.png", packed=9, unpacked=9, offset=40)
     reasons = {"good.png": "^Overlapping entry: ", "inside.png": "^Overlapping entry: "}
     yield _raw("one-inside-another", [good, inside], reasons=reasons)
+    disagree = "one of its two end records says 1, the other 1,500"
+    yield ZipCase("two-records", lambda path: path.write_bytes(two_records(1_500)), disagree)
     yield ZipCase("200,001-entries", lambda path: path.write_bytes(_many(200_001)), "^Too many entries: ")
     claims = [RawEntry(b"%d.png" % n, bytes(5_000_000), method=-8, unpacked=2**32 - 2) for n in range(5)]
     yield _raw("claims-21-gigabytes", claims, refused="^Too large: .* 21.5 GB; at most 20 GB")
@@ -279,6 +281,24 @@ def _many(count: int) -> bytes:
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, start + len(directory), 1)
     last = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65_535, 65_535, 2**32 - 1, 2**32 - 1, 0)
     return entry[:start] + directory + record + locator + last
+
+
+def two_records(count: int, name: bytes = b"x") -> bytes:
+    """Return a zip of empty entries whose 64-bit end record lists all of them, and whose last one says 1."""
+    one = raw_zip([RawEntry(name, b"", method=zipfile.ZIP_STORED)])
+    start, end = one.index(b"PK\1\2"), one.rindex(b"PK\5\6")
+    directory = one[start:end] * count
+    place = start + len(directory)
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(directory), start)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, place, 1)
+    size, offset = end - start, place + len(record) + len(locator) - (end - start)
+    return (
+        one[:start]
+        + directory
+        + record
+        + locator
+        + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, offset, 0)
+    )
 
 
 def _streamed(image: bytes) -> bytes:

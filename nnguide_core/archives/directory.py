@@ -63,7 +63,8 @@ def find_directory(file: BinaryIO) -> Directory:
     """Find the directory from the end of the file.
 
     Raises:
-        ArchiveError: not there, spread over several files, not where the end record says, or over 64 MB.
+        ArchiveError: not there, spread over several files, not where the end record says, over 64 MB, or
+            described by two records that disagree: other programs would read the other one.
     """
     size = file.seek(0, os.SEEK_END)
     tail_start = max(0, size - _END.size - _LONGEST_COMMENT)
@@ -76,8 +77,7 @@ def find_directory(file: BinaryIO) -> Directory:
     end = tail_start + place
     if disk not in (0, _FULL_16) or first_disk not in (0, _FULL_16):
         raise ArchiveError("Split zip: it is spread over several files; join them into one.")
-    if stated == _FULL_16 or length == _FULL_32 or offset == _FULL_32:
-        end, stated, length, offset = _wide_end(file, end, (end, stated, length, offset))
+    end, stated, length, offset = _wide_end(file, end, (stated, length, offset))
     start = end - length
     if start < 0 or offset > start:
         raise ArchiveError("Damaged zip: its directory is not where its end record says.")
@@ -113,19 +113,25 @@ def _too_many(count: int, most: int) -> ArchiveError:
     return ArchiveError(f"Too many entries: {count:,} or more; at most {most:,} are read. Split the zip.")
 
 
-def _wide_end(file: BinaryIO, end: int, narrow: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def _wide_end(file: BinaryIO, end: int, narrow: tuple[int, int, int]) -> tuple[int, int, int, int]:
     """Return end, count, size and offset from the 64-bit end record, or the narrow ones if there is none."""
     if end < _LOCATOR_64.size:
-        return narrow
+        return end, *narrow
     file.seek(end - _LOCATOR_64.size)
     signature, _, wide_end, disks = _LOCATOR_64.unpack(file.read(_LOCATOR_64.size))
     if signature != b"PK\6\7":
-        return narrow
-    file.seek(min(wide_end, end))
+        return end, *narrow
+    start = end - _LOCATOR_64.size - _END_64.size
+    file.seek(max(0, start))
     record = file.read(_END_64.size)
-    if len(record) < _END_64.size or not record.startswith(b"PK\6\6") or disks > 1:
+    # Some programs look where the locator says, others right before it.
+    if wide_end != start or not record.startswith(b"PK\6\6") or disks > 1:
         raise ArchiveError("Damaged zip: its 64-bit end record is missing.")
-    *_, stated, length, offset = _END_64.unpack(record)
+    *_, stated, length, offset = wide = _END_64.unpack(record)
+    full = (_FULL_16, _FULL_32, _FULL_32)
+    for few, many, most in zip(narrow, wide[-3:], full, strict=True):
+        if few not in (many, most):
+            raise ArchiveError(f"Damaged zip: one of its two end records says {few:,}, the other {many:,}.")
     return wide_end, stated, length, offset
 
 

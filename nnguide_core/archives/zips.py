@@ -17,7 +17,16 @@ from nnguide_core.archives.directory import LOCAL_HEADER, LONGEST_NAME, Entry, f
 from nnguide_core.errors import ArchiveError, ImageError
 from nnguide_core.paths.regular_files import open_regular
 
-__all__ = ["LIMITS", "Archive", "ArchiveLimits", "Member", "inspect", "read_member"]
+__all__ = [
+    "LIMITS",
+    "Archive",
+    "ArchiveLimits",
+    "Member",
+    "inspect",
+    "inspect_open",
+    "open_zip",
+    "read_member",
+]
 
 
 @dataclass(frozen=True)
@@ -61,10 +70,15 @@ def inspect(path: Path, limits: ArchiveLimits = LIMITS) -> Archive:
     Raises:
         ArchiveError: no zip, damaged in its directory, spread over several files, or over a limit as a whole.
     """
-    with _open(path) as file:
-        directory = find_directory(file)
-        entries = read_entries(file, directory, limits.entries)
-        size = file.seek(0, os.SEEK_END)
+    with open_zip(path) as file:
+        return inspect_open(file, limits)
+
+
+def inspect_open(file: BinaryIO, limits: ArchiveLimits = LIMITS) -> Archive:
+    """Do the same for an open zip."""
+    directory = find_directory(file)
+    entries = read_entries(file, directory, limits.entries)
+    size = file.seek(0, os.SEEK_END)
     files = [entry for entry in entries if not entry.name.endswith("/")]
     _check_whole([entry for entry in files if not _costs_nothing(entry, directory.start)], size, limits)
     reasons = _refusals(files, directory.start, limits)
@@ -73,6 +87,18 @@ def inspect(path: Path, limits: ArchiveLimits = LIMITS) -> Archive:
         tuple((entry.name, reasons[id(entry)]) for entry in files if id(entry) in reasons),
         frozenset(entry.name for entry in files if _bad_name(entry.raw_name)),
     )
+
+
+def open_zip(path: Path) -> BinaryIO:
+    """Open a zip at a resolved path.
+
+    Raises:
+        ArchiveError: no regular file, not there, or not readable.
+    """
+    try:
+        return open_regular(path, within=path)  # no link that was put there since
+    except ImageError as error:
+        raise ArchiveError(str(error)) from error
 
 
 def read_member(path: Path, location: str, most: int = LIMITS.member) -> bytes:
@@ -86,7 +112,7 @@ def read_member(path: Path, location: str, most: int = LIMITS.member) -> bytes:
     if max(packed, unpacked) > most:
         raise ImageError(f"Too large: {max(packed, unpacked):,} bytes; at most {most:,} are read.")
     try:
-        with _open(path) as file:
+        with open_zip(path) as file:
             method, data = _read_packed(file, offset, packed)
     except OSError as error:
         raise ImageError(f"Not readable: {error.strerror}.") from error
@@ -97,13 +123,6 @@ def read_member(path: Path, location: str, most: int = LIMITS.member) -> bytes:
     if zlib.crc32(data) != checksum:
         raise ImageError("Damaged entry: it does not match its checksum.")
     return data
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return open_regular(path, within=path)  # no link that was put there since
-    except ImageError as error:
-        raise ArchiveError(str(error)) from error
 
 
 def _costs_nothing(entry: Entry, directory_start: int) -> bool:
@@ -171,7 +190,7 @@ def _bad_place(entry: Entry, directory_start: int, limits: ArchiveLimits) -> str
         return f"Too large: {size:,} bytes; at most {limits.member:,} are read."
     if entry.end > directory_start:
         return "Lying entry: it ends outside the zip."
-    return _lie(entry, directory_start)
+    return _lie(entry, directory_start) or ("Empty: the file has no bytes." if not entry.unpacked else None)
 
 
 def _lie(entry: Entry, directory_start: int) -> str | None:

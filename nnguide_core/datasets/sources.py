@@ -6,7 +6,6 @@ class of an image is its folder on the first level; images that lie deeper belon
 no folder to none.
 """
 
-import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,15 +15,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nnguide_core.archives import inspect
-from nnguide_core.datasets.listings import Listed, below, read_listing
+from nnguide_core.archives import found_in
+from nnguide_core.datasets.listings import below
 from nnguide_core.datasets.scanning import Watch, check_bytes, check_places
 from nnguide_core.errors import DatasetError, ImageError
 from nnguide_core.files import write_atomic
 from nnguide_core.images import image_id, reading
-from nnguide_core.logs import refusals_noted
+from nnguide_core.logs import note_refusals, refusals_noted
 from nnguide_core.paths.allowed import still_allowed
 from nnguide_core.paths.folders import Found, is_litter, walk
+from nnguide_core.paths.listings import Listed, read_listing
 from nnguide_core.paths.regular_files import open_regular
 from nnguide_core.progress import Cancelled, OnProgress
 from nnguide_core.records import Dataset, ImageRef, Role, Skipped, fingerprint
@@ -42,7 +42,6 @@ __all__ = [
     "store_upload",
 ]
 
-_LOG = logging.getLogger(__name__)
 _LISTS = (".txt", ".csv")
 
 
@@ -80,10 +79,10 @@ def open_dataset(
     with refusals_noted(f"dataset {path}"):
         # What is checked here is what is opened later: no path is resolved a second time.
         real = still_allowed(path) if typed else _real(path)
-        if real.is_dir():
+        if _is_folder(real):
             return _scan_folder(real, name, role, watch)
         if path.suffix.lower() in _LISTS:
-            listed = read_listing(path, within=real if typed else None)
+            listed = read_listing(path, within=real if typed else None, cancelled=cancelled)
             return _scan_listed(real.parent if typed else _real(path.parent), listed, name, role, watch)
         if _starts_like_a_zip(real):
             return _scan_zip(real, name, role, watch)
@@ -155,7 +154,7 @@ def from_files(
     """
     watch = Watch(progress, cancelled, workers)
     if isinstance(paths, Path):
-        return _scan_listed(_real(paths.parent), read_listing(paths), name, role, watch)
+        return _scan_listed(_real(paths.parent), read_listing(paths, cancelled=cancelled), name, role, watch)
     if not paths:
         raise DatasetError(f"No files were given for {name}.")
     root = Path(os.path.commonpath([path.parent.resolve() for path in paths]))
@@ -194,10 +193,11 @@ def from_uploads(
     for result in check_bytes(_noted(files, waiting), Watch(progress, cancelled, workers)):
         path, data = waiting.popleft()
         if isinstance(result, Failure):
-            skipped.append(_refused(name, path, result))
+            skipped.append(Skipped(path, result.reason))
         else:
             location = store_upload(data, folder).relative_to(folder).as_posix()
             images.append(ImageRef(result.id, name, path, None, location, result.look))
+    note_refusals(name, ((each.path, each.reason) for each in skipped))
     return _unwrapped(Dataset(name, role, folder.resolve(), tuple(images), tuple(skipped)))
 
 
@@ -266,12 +266,9 @@ def _scan_folder(root: Path, name: str, role: Role, watch: Watch) -> Dataset:
 
 
 def _scan_zip(path: Path, name: str, role: Role, watch: Watch) -> Dataset:
-    archive = inspect(path)
-    members = [member for member in archive.members if not is_litter(member.path)]
-    wrapper = _wrapper([member.path for member in members])
-    found = [Found(member.path.removeprefix(wrapper), member.location) for member in members]
-    refused = [each for each in archive.refused if not is_litter(each[0]) or each[0] in archive.unsafe]
-    found += [Found(shown.removeprefix(wrapper), "", reason) for shown, reason in refused]
+    found = found_in(path, watch.cancelled)
+    wrapper = _wrapper([each.path for each in found if each.reason is None])
+    found = [Found(each.path.removeprefix(wrapper), each.location, each.reason) for each in found]
     found.sort(key=lambda each: each.path)
     return _scan(path, name, role, [(each, _class_of(each.path)) for each in found], watch)
 
@@ -287,15 +284,11 @@ def _scan(
     results = check_places(root, [each for each, _ in found], watch)
     for (each, label), result in zip(found, results, strict=True):
         if isinstance(result, Failure):
-            skipped.append(_refused(name, each.path, result))
+            skipped.append(Skipped(each.path, result.reason))
         else:
             images.append(ImageRef(result.id, name, each.path, label, each.location, result.look))
+    note_refusals(name, ((each.path, each.reason) for each in skipped))
     return Dataset(name, role, root, tuple(images), tuple(skipped))
-
-
-def _refused(dataset: str, path: str, failure: Failure) -> Skipped:
-    _LOG.info("refused %s of %s: %s", path, dataset, failure.reason)
-    return Skipped(path, failure.reason)
 
 
 def _class_of(path: str) -> str | None:
@@ -307,6 +300,13 @@ def _wrapper(paths: Sequence[str]) -> str:
     """Return the folder, with its slash, in which all paths lie; an empty text if there is none."""
     first = {_class_of(path) for path in paths}
     return f"{first.pop()}/" if len(first) == 1 and None not in first else ""
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # of a folder above it, or of a disk that is gone
+        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _starts_like_a_zip(path: Path) -> bool:

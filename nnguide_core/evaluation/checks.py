@@ -223,11 +223,11 @@ def _head_count(checkpoint: Path, spec: ModelSpec) -> int | None:
         if shape != three[name]
     }
     counts = {
-        tensor.shape[side]
-        for given, tensor in checkpoints.read_state(checkpoint).items()
+        shape[side]
+        for given, shape in checkpoints.read_shapes(checkpoint).items()
         for name, side in sides.items()
         if given == name or given.endswith(f".{name}")
-        if tensor.ndim == len(two[name])
+        if len(shape) == len(two[name])
     }
     return counts.pop() if len(counts) == 1 else None
 

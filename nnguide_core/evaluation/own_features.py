@@ -78,7 +78,10 @@ def own_question(
         ForbiddenPathError: a typed path is no longer allowed.
         CancelledError: stopped on request.
     """
-    read = [load(still_allowed(each.path) if each.typed else each.path) for each in files]
+    read = [
+        load(each.path, within=still_allowed(each.path) if each.typed else None, cancelled=cancelled)
+        for each in files
+    ]
     names = _class_names(read, class_names)
     heads = [own.head for own in read if own.head is not None]
     _check_fit(files, read)

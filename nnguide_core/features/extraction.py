@@ -23,10 +23,12 @@ from torch import Tensor
 
 from nnguide_core.datasets import labels_for
 from nnguide_core.devices import describe_device
-from nnguide_core.errors import CancelledError, ModelError
+from nnguide_core.errors import CancelledError, DatasetError, ModelError
 from nnguide_core.features.compute_threads import ComputeThreads
 from nnguide_core.features.shards import Shard, ShardFolder
 from nnguide_core.images.decoding import Decoder
+from nnguide_core.images.reading import why_gone
+from nnguide_core.logs import note_refusals
 from nnguide_core.memory_errors import is_out_of_memory
 from nnguide_core.models import Classifier
 from nnguide_core.progress import Cancelled, OnProgress, Progress
@@ -71,6 +73,7 @@ def extract(
 
     Raises:
         CancelledError: stopped on request; finished parts are kept in shards.
+        DatasetError: the folder or zip is gone; finished parts are kept in shards.
         ModelError: not even one image fits into the device's memory.
         ValueError: batch_size or workers below 1.
     """
@@ -137,6 +140,8 @@ class _Extraction:
         with closing(self._computed(pool)) as batches, self._saving():
             for batch in batches:
                 self._keep(batch.positions, batch.features, batch.logits, batch.failed)
+                if batch.failed and not len(batch.positions):
+                    self._check_source()
                 self._note(batch.start)
                 if time.monotonic() - self._saved_at > _SHARD_SECONDS:
                     self._save()
@@ -144,11 +149,20 @@ class _Extraction:
                 if self.done < total and cancelled():
                     raise CancelledError(f"Stopped after {self.done:,} of {total:,} images.")
 
+    def _check_source(self) -> None:
+        """Stop where nothing can be read any more, so that the next start goes on from here."""
+        root = self._dataset.root
+        if (reason := why_gone(root)) is not None:
+            raise DatasetError(
+                f"The images of {self._dataset.name} are gone: {root} cannot be read ({reason}). Bring it "
+                "back and start again; what was finished is kept."
+            )
+
     def result(self) -> Features:
         """Return the rows of all images that were read."""
         dataset, is_read = self._dataset, self._is_read
-        for position, reason in sorted(self._failed.items()):
-            _LOG.info("refused %s of %s: %s", dataset.images[position].path, dataset.name, reason)
+        failed = sorted(self._failed.items())
+        note_refusals(dataset.name, ((dataset.images[row].path, reason) for row, reason in failed))
         whole = bool(is_read.all())
         positions = range(len(is_read)) if whole else is_read.nonzero().flatten().tolist()
         return Features(
@@ -158,10 +172,7 @@ class _Extraction:
             labels=labels_for(dataset, self._classifier.class_names)[is_read],
             model=self._classifier.fingerprint,
             dataset=dataset.fingerprint,
-            skipped=tuple(
-                Skipped(dataset.images[position].path, self._failed[position])
-                for position in sorted(self._failed)
-            ),
+            skipped=tuple(Skipped(dataset.images[position].path, reason) for position, reason in failed),
             device=describe_device(self._classifier.device),
         )
 

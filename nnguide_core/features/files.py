@@ -1,4 +1,4 @@
-"""Own features instead of images: safetensors or npz files, checked before and after they are read.
+"""Own features instead of images: safetensors or npz files, checked and read in a worker process.
 
 Arrays by name, N images, D features, C classes:
 
@@ -18,27 +18,30 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nnguide_core.apart import Bounds
 from nnguide_core.array_files import (
     ArrayHeader,
     BadFileError,
-    is_regular,
     npz_headers,
     read_npz,
     read_safetensors,
     safetensors_headers,
+    tensors_apart,
 )
-from nnguide_core.errors import FeaturesFileError
+from nnguide_core.errors import FeaturesFileError, ImageError
 from nnguide_core.logs import refusals_noted
 from nnguide_core.names import brief
+from nnguide_core.paths.regular_files import open_regular
+from nnguide_core.progress import Cancelled
 from nnguide_core.records import Features, fingerprint
 
-__all__ = ["OwnFeatures", "load"]
+__all__ = ["OwnFeatures", "judged", "load"]
 
 _HEAD = ("head_weight", "head_bias")
 _RATIO_LIMIT = 100  # bytes unpacked for each byte of the file
@@ -47,6 +50,9 @@ _MOST_ROWS = 1_500_000  # each becomes an image of a dataset; ImageNet has 1.3 m
 _MOST_CLASSES = 1_000_000
 _ROW_BYTES = 500  # of an image's id, name and place, beside its numbers
 _CLASS_BYTES = 200
+_SECONDS = 60.0  # of computing, and for each 50 MB of the file one more
+_BYTES_PER_SECOND = 50_000_000
+_MARGIN = 2**28  # bytes, for looking at what is read
 _FINITE_BLOCK = 2**22  # numbers looked at together, or the looking takes more memory than the array
 _LONGEST_PATH = 4_096  # characters, Linux's own limit
 _SHOWN_ROWS = 5
@@ -101,80 +107,116 @@ class OwnFeatures:
 
 
 @refusals_noted("features file")
-def load(path: Path, *, limit: int | None = None, allow_nonfinite: bool = False) -> OwnFeatures:
-    """Read a features file; the format is told by its first bytes, not by its name.
+def load(
+    path: Path,
+    *,
+    within: Path | None = None,
+    limit: int | None = None,
+    allow_nonfinite: bool = False,
+    cancelled: Cancelled | None = None,
+) -> OwnFeatures:
+    """Read a features file in a worker process; the format is told by its first bytes, not by its name.
 
     Args:
         path: a safetensors or npz file.
+        within: as regular_files.open_regular.
         limit: bytes that its arrays and rows may take in memory, copies included, by default half of the
             machine's; checked before any is read.
         allow_nonfinite: keep NaN and infinite features and logits instead of refusing them.
+        cancelled: asked while it is read; True stops the reading.
 
     Raises:
         FeaturesFileError: the file is no such file, is damaged or too large, or an array is missing or has
             another type, shape, range or number of rows than expected; names the array and what it has.
+        CancelledError: cancelled returned True.
     """
-    if not is_regular(path):
-        raise FeaturesFileError(f"{path.name} is no file that can be read.")
+
+    def refused(reason: str) -> FeaturesFileError:
+        return FeaturesFileError(f"{path.name} cannot be read. {reason}")
+
+    limit = _half_of_memory() if limit is None else limit
     try:
-        arrays = _read(path, _half_of_memory() if limit is None else limit)
+        file = open_regular(path, within=within)
+    except ImageError as error:
+        raise FeaturesFileError(f"{path.name} is no file that can be read. {error}") from error
+    with file:
+        seconds = _SECONDS + os.fstat(file.fileno()).st_size / _BYTES_PER_SECOND
+        bounds = Bounds(limit + _MARGIN, seconds)
+        arguments = (path.name, limit, allow_nonfinite)
+        tensors, paths = tensors_apart(
+            judged, file, *arguments, bounds=bounds, refused=refused, cancelled=cancelled
+        )
+    return OwnFeatures(tensors["features"], tensors["logits"], tensors.get("labels"), paths, _head(tensors))
+
+
+def judged(
+    file: BinaryIO, name: str, limit: int, allow_nonfinite: bool
+) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+    """Return a file's arrays as OwnFeatures keeps them, and its paths; what the worker process does.
+
+    Raises:
+        FeaturesFileError: as load.
+    """
+    try:
+        arrays = _read(file, name, limit)
     except (BadFileError, OSError) as error:
-        raise FeaturesFileError(f"{path.name} cannot be read: {error}.") from error
-    return _assembled(path.name, arrays, allow_nonfinite)
+        reason = str(error).rstrip(".")
+        raise FeaturesFileError(f"{name} cannot be read: {reason}.") from error
+    return _assembled(name, arrays, allow_nonfinite)
 
 
-def _read(path: Path, limit: int) -> _Arrays:
-    with path.open("rb") as file:
-        start = file.read(9)
+def _read(file: BinaryIO, name: str, limit: int) -> _Arrays:
+    start = file.read(9)
+    size = os.fstat(file.fileno()).st_size
     if start[:4] == b"PK\x03\x04":
-        headers = npz_headers(path)
-        _check_headers(path, headers, limit)
-        arrays = read_npz(path, [name for name in _EXPECTED if name in headers])
-        return {name: _from_npz(array) for name, array in arrays.items()}
+        headers = npz_headers(file)
+        _check_headers(name, size, headers, limit)
+        arrays = read_npz(file, [each for each in _EXPECTED if each in headers])
+        return {each: _from_npz(array) for each, array in arrays.items()}
     if start[8:9] == b"{":
-        headers = safetensors_headers(path)
-        _check_headers(path, headers, limit)
-        tensors = read_safetensors(path, {name: headers[name] for name in _EXPECTED if name in headers})
+        headers = safetensors_headers(file)
+        _check_headers(name, size, headers, limit)
+        tensors = read_safetensors(file, [each for each in _EXPECTED if each in headers])
         rows = headers["features"].shape[0]
         return {
-            name: _lines(path.name, tensor, rows) if name == "paths" else tensor
-            for name, tensor in tensors.items()
+            each: _lines(name, tensor, rows) if each == "paths" else tensor
+            for each, tensor in tensors.items()
         }
     raise FeaturesFileError(
-        f"{path.name} is neither a safetensors nor an npz file. Save its arrays with numpy.savez or "
+        f"{name} is neither a safetensors nor an npz file. Save its arrays with numpy.savez or "
         "safetensors.numpy.save_file; pickled files are not read, because they can run code."
     )
 
 
-def _check_headers(path: Path, headers: Mapping[str, ArrayHeader], limit: int) -> None:
+def _check_headers(file_name: str, file_size: int, headers: Mapping[str, ArrayHeader], limit: int) -> None:
     wanted = {name: header for name, header in headers.items() if name in _EXPECTED}
     for name, header in wanted.items():
-        _check_header(path.name, name, header)
+        _check_header(file_name, name, header)
     if "features" not in wanted or not {"logits", "head_weight"} & set(wanted):
         raise FeaturesFileError(
-            f"{path.name} holds {_listed(headers)}; expected features of shape (images, features), and "
+            f"{file_name} holds {_listed(headers)}; expected features of shape (images, features), and "
             "logits of shape (images, classes) or head_weight of shape (classes, features)."
         )
     if "paths" in wanted:
-        _check_paths(path.name, wanted["paths"], wanted["features"].shape[0])
-    _check_needs(path, wanted, limit)
+        _check_paths(file_name, wanted["paths"], wanted["features"].shape[0])
+    _check_needs(file_name, file_size, wanted, limit)
 
 
-def _check_needs(path: Path, headers: Mapping[str, ArrayHeader], limit: int) -> None:
+def _check_needs(file_name: str, file_size: int, headers: Mapping[str, ArrayHeader], limit: int) -> None:
     """Refuse what would take too much memory or time, also where the arrays are small but the rows many."""
     rows, classes = headers["features"].shape[0], _classes(headers)
     for count, most, what in ((rows, _MOST_ROWS, "images"), (classes, _MOST_CLASSES, "classes")):
         if count > most:
-            raise FeaturesFileError(f"{path.name} has {count:,} {what}; at most {most:,} are read.")
+            raise FeaturesFileError(f"{file_name} has {count:,} {what}; at most {most:,} are read.")
     size = sum(_bytes_in_memory(header) for header in headers.values())
     size += rows * _ROW_BYTES + classes * _CLASS_BYTES
     if "logits" not in headers:
         size += 4 * rows * classes
     if size > limit:
-        raise FeaturesFileError(f"{path.name} needs {size:,} bytes in memory; at most {limit:,} are read.")
-    if size > _RATIO_FREE and size > _RATIO_LIMIT * path.stat().st_size:
+        raise FeaturesFileError(f"{file_name} needs {size:,} bytes in memory; at most {limit:,} are read.")
+    if size > _RATIO_FREE and size > _RATIO_LIMIT * file_size:
         raise FeaturesFileError(
-            f"{path.name} needs {size:,} bytes in memory, over {_RATIO_LIMIT} times its own size. "
+            f"{file_name} needs {size:,} bytes in memory, over {_RATIO_LIMIT} times its own size. "
             "Save it with numpy.savez, which does not compress."
         )
 
@@ -257,7 +299,9 @@ def _lines(file_name: str, values: Tensor, rows: int) -> list[str]:
     return text.split("\n")
 
 
-def _assembled(file_name: str, arrays: _Arrays, allow_nonfinite: bool) -> OwnFeatures:
+def _assembled(
+    file_name: str, arrays: _Arrays, allow_nonfinite: bool
+) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
     values = {name: array for name, array in arrays.items() if isinstance(array, Tensor)}
     floats = {name: value.float() for name, value in values.items() if name != "labels"}
     paths = arrays.get("paths")
@@ -273,7 +317,9 @@ def _assembled(file_name: str, arrays: _Arrays, allow_nonfinite: bool) -> OwnFea
     labels = values["labels"].long() if "labels" in values else None
     if labels is not None:
         _check_labels(file_name, labels, logits.shape[1])
-    return OwnFeatures(floats["features"], logits, labels, tuple(paths) if paths is not None else None, head)
+    found = {name: value for name, value in floats.items() if name in _EXPECTED and name != "paths"}
+    found |= {"logits": logits} | ({} if labels is None else {"labels": labels})
+    return found, tuple(paths) if paths is not None else None
 
 
 def _check_shapes(

@@ -1,5 +1,6 @@
 """From where an image lies to its checked bytes; what worker processes run, so it imports no torch."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from nnguide_core.images import untrusted
 from nnguide_core.paths.locations import path_at
 from nnguide_core.paths.regular_files import read_regular
 
-__all__ = ["Checked", "check", "check_at", "read"]
+__all__ = ["Checked", "check", "check_at", "read", "why_gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,24 @@ def read(root: Path, location: str) -> bytes:
     Raises:
         ImageError: no regular file inside the folder, damaged in the zip, over the size limit, or gone.
     """
-    if root.is_dir():
+    try:
+        is_folder = root.is_dir()
+    except OSError as error:  # a mount that is lost
+        raise ImageError(f"Not readable: {root} is gone ({error.strerror}).") from error
+    if is_folder:
         return read_regular(root / path_at(location), untrusted.LIMITS.bytes, within=root)
     try:
         return read_member(root, location, untrusted.LIMITS.bytes)
     except ArchiveError as error:
         raise ImageError(f"Zip gone: {error}") from error
+
+
+def why_gone(root: Path) -> str | None:
+    """Return why nothing of a dataset's root can be read any more; None where something is there."""
+    try:
+        if not root.is_dir():
+            return None if root.stat().st_size else "it is empty"
+        with os.scandir(root) as entries:
+            return None if any(entries) else "the folder is empty"  # what a lost mount leaves
+    except OSError as error:
+        return error.strerror or type(error).__name__

@@ -254,7 +254,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _damaged(kind: str, error: BaseException) -> ImageError:
-    details = visible(str(error))[:200].rstrip(".") or type(error).__name__
+    details = visible(str(error))[:200].rstrip(".")
+    if not any(character.isalpha() for character in details):  # a bare number says nothing
+        details = "a part of it is missing, or not what its header says"
     return ImageError(f"Damaged {kind}: {details}.")
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import shutil
@@ -134,6 +135,30 @@ def test_a_zip_that_is_refused_as_a_whole_is_an_error(tmp_path, workers):
     ZIPS["packed-1000-to-1"].make(tmp_path / "x.zip")
     with pytest.raises(ArchiveError, match=r"^Packed too tightly"):
         scan_zip(tmp_path / "x.zip", "x", Role.OOD, workers=workers)
+
+
+def test_a_zip_of_nothing_but_empty_files_takes_no_line_each_in_the_log_and_no_worker_each(
+    tmp_path, workers, caplog
+):
+    path = tmp_path / "x.zip"
+    path.write_bytes(raw_zip([RawEntry(b"%d.png" % n, b"", method=0) for n in range(2_000)]))
+    with caplog.at_level("INFO", "nnguide_core"):
+        dataset = open_dataset(path, workers=workers)
+    assert (len(dataset.images), len(dataset.skipped)) == (0, 2_000)
+    assert {each.reason for each in dataset.skipped} == {"Empty: the file has no bytes."}
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].endswith("(and 1,999 more for such a reason)")
+    assert workers._idle == []  # the directory said enough
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ESTALE, errno.ENOTCONN])
+def test_a_folder_that_cannot_be_looked_at_is_refused_in_words(folder, monkeypatch, error):
+    def gone(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(Path, "is_dir", gone)
+    with pytest.raises(DatasetError, match=f"photos cannot be read: {os.strerror(error)}"):
+        open_dataset(folder)
 
 
 def test_a_zip_and_the_folder_that_was_packed_give_the_same_dataset(folder, tmp_path, workers):

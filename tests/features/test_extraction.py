@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from nnguide_core.datasets import scan_folder, scan_zip
-from nnguide_core.errors import CancelledError, ModelError
+from nnguide_core.errors import CancelledError, DatasetError, ModelError
 from nnguide_core.features import extract, extraction, shards
 from nnguide_core.models import ModelSpec, load_model
 from nnguide_core.records import Role
@@ -254,6 +254,26 @@ def test_images_that_fail_are_skipped_with_a_reason_and_the_others_keep_their_ro
     assert torch.allclose(found.features, whole.features[kept], rtol=1e-4, atol=1e-5)
     again = extract(own_photos, classifier, batch_size=BATCH, workers=1, shards=tmp_path / "shards")
     assert _same(again, found)
+
+
+@pytest.mark.usefixtures("often")
+def test_an_extraction_whose_folder_is_gone_stops_with_a_sentence_and_goes_on_once_it_is_back(
+    own_photos, classifier, whole, tmp_path
+):
+    dataset, root, away = own_photos, own_photos.root, tmp_path / "away"
+    settings = {"batch_size": BATCH, "workers": 1, "shards": tmp_path / "shards"}
+    with pytest.raises(CancelledError):
+        extract(dataset, classifier, **settings, cancelled=_after(1))
+    root.rename(away)
+    root.mkdir()  # what stays of a mount
+    with pytest.raises(DatasetError, match=r"images of photos are gone: .*the folder is empty.*Bring"):
+        extract(dataset, classifier, **settings)
+    root.rmdir()
+    away.rename(root)
+    steps = []
+    found = extract(dataset, classifier, **settings, progress=steps.append)
+    assert _same(found, whole)
+    assert steps[0].resumed >= BATCH
 
 
 @pytest.mark.usefixtures("often")

@@ -19,8 +19,16 @@ from safetensors.numpy import save_file
 from nnguide_core.errors import FeaturesFileError
 from nnguide_core.features import files
 from tests import features_corpus
-from tests.trial_errands import load_features
+from tests.trial_errands import here, load_features
 from tests.trials import attempt, made
+from tests.zip_corpus import two_records
+
+
+@pytest.fixture(autouse=True)
+def reading(monkeypatch, request):
+    """Read in this process, which is quicker, but for the tests of how a worker process reads."""
+    if "apart" not in request.node.name:
+        monkeypatch.setattr(files, "tensors_apart", here)
 
 
 @pytest.fixture
@@ -279,6 +287,13 @@ def test_rows_that_are_not_finite_are_found_in_every_block(save, arrays, monkeyp
     _refused(save(arrays), r"in 3 rows \(row 0, 3, 5\)")
 
 
+def test_a_reason_of_the_standard_library_ends_with_one_full_stop(tmp_path, arrays):
+    path = tmp_path / "own.npz"
+    np.savez(path, **arrays)
+    path.write_bytes(path.read_bytes().replace(b"logits.npy", b"l0gits.npy", 1))  # before its data alone
+    _refused(path, r"'logits.npy' and header b'l0gits.npy' differ\.$")
+
+
 def test_a_zip_bomb_is_refused(tmp_path):
     np.savez_compressed(
         tmp_path / "own.npz",
@@ -325,15 +340,23 @@ _ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 @pytest.mark.parametrize(
     ("header", "match"),
     [
-        (b"{" + b"[" * 100_000, "its header is not readable"),
-        (b'{"features": 1}', "its entry for 'features'"),
-        ({"features": _ENTRY | {"shape": [2, 3]}}, "does not fit the bytes 0 to 16"),
-        ({"features": _ENTRY | {"shape": [2, -2]}}, "is no shape"),
-        ({"features": _ENTRY | {"shape": [True, 4]}}, "is no shape"),
-        ({"features": _ENTRY | {"shape": [0, 2**60], "data_offsets": [0, 0]}}, "is too large"),
-        ({"features": _ENTRY | {"data_offsets": [8, 24]}}, "does not fit the bytes"),
-        ({"features": _ENTRY | {"dtype": "PICKLE"}}, "type 'PICKLE' is not read here"),
-        ({"features": _ENTRY, "logits": _ENTRY}, "holds 16 bytes of data where its header says 32"),
+        (b"{" + b"[" * 100_000, "header or data are damaged"),
+        (b'{"features": 1}', "header or data are damaged"),
+        ({"features": _ENTRY | {"shape": [2, 3]}}, "header or data are damaged"),
+        ({"features": _ENTRY | {"shape": [2, -2]}}, "header or data are damaged"),
+        ({"features": _ENTRY | {"shape": [True, 4]}}, "header or data are damaged"),
+        ({"features": _ENTRY | {"shape": [0, 2**60], "data_offsets": [0, 0]}}, "header or data|is too large"),
+        ({"features": _ENTRY | {"data_offsets": [8, 24]}}, "header or data are damaged"),
+        ({"features": _ENTRY | {"dtype": "PICKLE"}}, "header or data are damaged"),
+        ({"features": _ENTRY | {"dtype": "F8_E5M2", "shape": [16]}}, "type F8_E5M2, which is not read here"),
+        ({"features": _ENTRY, "logits": _ENTRY}, "header or data are damaged"),
+        (
+            {
+                "features": _ENTRY | {"shape": [3], "data_offsets": [0, 12]},
+                "logits": _ENTRY | {"shape": [3], "data_offsets": [4, 16]},
+            },
+            "header or data are damaged",
+        ),
     ],
 )  # fmt: skip
 def test_a_safetensors_header_that_lies_is_refused(tmp_path, header, match):
@@ -353,6 +376,21 @@ def test_whatever_is_done_to_a_file_gives_an_answer_or_the_right_kind_of_error(t
     with contextlib.suppress(FeaturesFileError):
         own = files.load(path)
         assert own.features.shape[0] == own.logits.shape[0]
+
+
+def test_a_file_read_apart_gives_the_same_arrays_and_keeps_nothing_of_the_workers(save, arrays, rng):
+    weight = rng.normal(size=(3, 4)).astype(np.float32)
+    own = files.load(save(arrays | {"head_weight": weight}))
+    assert np.array_equal(own.features.numpy(), arrays["features"])
+    assert np.array_equal(own.logits.numpy(), arrays["logits"])
+    assert own.labels.tolist() == arrays["labels"].tolist()
+    assert np.array_equal(own.head.weight.numpy(), weight)
+    assert own.as_features().features.shape == (6, 4)
+
+
+def test_an_npz_of_which_two_readers_would_list_other_members_is_refused_apart(tmp_path):
+    (tmp_path / "own.npz").write_bytes(two_records(1_500, b"x.npy"))
+    _refused(tmp_path / "own.npz", "one of its two end records says 1, the other 1,500")
 
 
 def test_as_many_rows_as_imagenet_has_become_features_in_little_time(tmp_path):

@@ -1,12 +1,15 @@
+import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from nnguide_core.archives import zips
 from nnguide_core.errors import ImageError
 from nnguide_core.images import untrusted
-from nnguide_core.images.reading import check, check_at, read
+from nnguide_core.images.reading import check, check_at, read, why_gone
 from tests.zip_corpus import RawEntry, image_bytes, raw_zip
 
 
@@ -25,6 +28,17 @@ def test_no_location_leads_out_of_the_folder(tmp_path, location):
     (tmp_path / "folder" / "link").symlink_to("../secret")
     with pytest.raises(ImageError, match=r"^Link leads out: "):
         read(tmp_path / "folder", location)
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ESTALE, errno.ENOTCONN])
+def test_an_image_on_a_lost_mount_is_skipped_with_the_reason(tmp_path, monkeypatch, error):
+    def lost(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(Path, "is_dir", lost)
+    with pytest.raises(ImageError, match=f"^Not readable: .* is gone .{os.strerror(error)}"):
+        read(tmp_path, "a.png")
+    assert why_gone(tmp_path) == os.strerror(error)
 
 
 def test_checking_decodes_in_full(tmp_path):

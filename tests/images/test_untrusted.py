@@ -10,7 +10,16 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from nnguide_core.errors import ImageError
-from nnguide_core.images import Header, ImageLimits, check_header, decode, image_id, look, thumbnail
+from nnguide_core.images import (
+    Header,
+    ImageLimits,
+    check_header,
+    decode,
+    image_id,
+    look,
+    thumbnail,
+    untrusted,
+)
 from tests import corpus, reference
 from tests.trial_errands import decode_image
 from tests.trials import attempt
@@ -205,3 +214,16 @@ def test_a_thumbnail_is_a_webp_that_fits_and_shows_the_same(kind):
 
 def test_a_thumbnail_never_enlarges():
     assert Image.open(io.BytesIO(thumbnail(saved(corpus.picture(), "PNG"), 96))).size == (24, 20)
+
+
+@pytest.mark.parametrize("error", [KeyError(72), IndexError(), ValueError("...")])
+def test_a_reason_that_says_nothing_is_replaced_by_one_in_words(monkeypatch, error):
+    def broken(_):
+        raise error
+
+    kinds = [(kind, matches, broken) for kind, matches, _ in untrusted._KINDS]
+    monkeypatch.setattr(untrusted, "_KINDS", kinds)
+    with pytest.raises(
+        ImageError, match=r"^Damaged PNG: a part of it is missing, or not what its header says\.$"
+    ):
+        untrusted.decode(b"\x89PNG\r\n\x1a\n" + bytes(20))
