@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILE := $(BIN)/python -c "import umap" # once and for all, or the first map would wait for it
 
-.PHONY: run test install lint types format bench hardening clean
+.PHONY: run test explore install lint types format bench hardening clean
 
 run: $(VENV)/run.stamp
 	$(BIN)/streamlit run app.py
@@ -13,6 +13,9 @@ run: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	scripts/get_chromium.sh $(BIN)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+explore: $(VENV)/dev.stamp
+	for round in 1 2 3 4 5; do $(BIN)/python -m pytest -m hypothesis --hypothesis-profile=explore -n 2 -q || exit; done
 
 install: $(VENV)/dev.stamp
 
