@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 COMPILE := $(BIN)/python -c "import umap" # once and for all, or the first map would wait for it
 ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 # each: with two threads, two processes at once take over twice as long
 
-.PHONY: run test install lint types format bench hardening clean
+.PHONY: run test explore install lint types format bench hardening clean
 
 run: $(VENV)/run.stamp
 	$(BIN)/streamlit run app.py
@@ -16,6 +16,9 @@ run: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	scripts/get_chromium.sh $(BIN)
 	$(ONE_CORE) $(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+explore: $(VENV)/dev.stamp
+	for round in 1 2 3 4 5; do $(BIN)/python -m pytest -m hypothesis --hypothesis-profile=explore -n 2 -q || exit; done
 
 install: $(VENV)/dev.stamp
 

@@ -6,7 +6,6 @@ without interpolation. NaN and infinite scores are refused: their metrics are no
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,22 +17,18 @@ from nnguide_core.errors import UndefinedMetricError
 
 __all__ = [
     "DEFAULT_LEVEL",
-    "Decisions",
     "Floats",
     "Scores",
     "aupr_id",
     "aupr_ood",
     "auroc",
     "check_level",
-    "decisions",
     "doubled_wins",
     "finite_scores",
-    "flagged",
     "id_flagged_at_ood_caught",
     "least_count",
     "ood_passed_at_id_kept",
     "sorted_pair",
-    "threshold_id_flagged",
     "threshold_id_kept",
     "threshold_ood_caught",
 ]
@@ -42,37 +37,6 @@ DEFAULT_LEVEL = 0.95  # the share at which FPR is usually reported
 
 Floats = NDArray[np.floating[Any]]
 Scores = Tensor | NDArray[Any]  # (N,) of any real type
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """What one threshold does to both sides."""
-
-    threshold: float
-    id_flagged: int  # false alarms
-    id_total: int
-    ood_flagged: int
-    ood_total: int
-
-    @property
-    def id_passed(self) -> int:
-        """ID queries that are let through."""
-        return self.id_total - self.id_flagged
-
-    @property
-    def ood_passed(self) -> int:
-        """OOD queries that are let through: misses."""
-        return self.ood_total - self.ood_flagged
-
-    @property
-    def id_flagged_share(self) -> float:
-        """False alarms among ID, in [0, 1]; NaN without ID queries."""
-        return self.id_flagged / self.id_total if self.id_total else math.nan
-
-    @property
-    def ood_caught_share(self) -> float:
-        """OOD flagged among OOD, in [0, 1]; NaN without OOD queries."""
-        return self.ood_flagged / self.ood_total if self.ood_total else math.nan
 
 
 def auroc(id_scores: Scores, ood_scores: Scores) -> float:
@@ -112,7 +76,7 @@ def id_flagged_at_ood_caught(id_scores: Scores, ood_scores: Scores, level: float
         ValueError: the level is not in (0, 1].
     """
     scores = finite_scores(id_scores, "ID")
-    return float(np.mean(flagged(scores, threshold_ood_caught(ood_scores, level))))
+    return _share_from(scores, threshold_ood_caught(ood_scores, level))
 
 
 def ood_passed_at_id_kept(id_scores: Scores, ood_scores: Scores, level: float = DEFAULT_LEVEL) -> float:
@@ -123,7 +87,7 @@ def ood_passed_at_id_kept(id_scores: Scores, ood_scores: Scores, level: float = 
         ValueError: the level is not in (0, 1].
     """
     last_kept = _order_statistic(-finite_scores(id_scores, "ID"), level)
-    return float(np.mean(flagged(-finite_scores(ood_scores, "OOD"), last_kept)))
+    return _share_from(-finite_scores(ood_scores, "OOD"), last_kept)
 
 
 def threshold_ood_caught(ood_scores: Scores, level: float = DEFAULT_LEVEL) -> float:
@@ -148,54 +112,6 @@ def threshold_id_kept(id_scores: Scores, level: float = DEFAULT_LEVEL) -> float:
     """
     scores = finite_scores(id_scores, "ID")
     return _just_above(-_order_statistic(-scores, level), scores.dtype)
-
-
-def threshold_id_flagged(id_scores: Scores, share: float = 1 - DEFAULT_LEVEL) -> float:
-    """Return the lowest threshold that flags at most this share of ID, 0 <= share < 1.
-
-    Raises:
-        UndefinedMetricError: there are no ID scores, or one is not finite.
-        ValueError: the share is not in [0, 1).
-    """
-    if not 0.0 <= share < 1.0:
-        raise ValueError(f"The share of ID that may be flagged must be in [0, 1), got {share}.")
-    scores = finite_scores(id_scores, "ID")
-    allowed = _most_count(share, scores.size)
-    last_kept = np.partition(scores, scores.size - allowed - 1)[scores.size - allowed - 1]
-    return _just_above(float(last_kept), scores.dtype)
-
-
-def flagged(scores: Scores, threshold: float) -> NDArray[np.bool_]:
-    """Return whether each score is flagged: score >= threshold, compared in float64, (N,) -> (N,) bool.
-
-    A float32 score is never compared with a threshold rounded to float32, which could flip a decision; a
-    NaN score is not flagged.
-
-    Raises:
-        ValueError: the threshold is NaN.
-    """
-    if math.isnan(threshold):
-        raise ValueError("The threshold is NaN: give a number.")
-    # np.float64, unlike a plain float, makes NumPy compare float32 scores in float64.
-    return np.greater_equal(_as_array(scores), np.float64(threshold))
-
-
-def decisions(id_scores: Scores, ood_scores: Scores, threshold: float) -> Decisions:
-    """Return how many of both sides a threshold flags; a side may be empty.
-
-    Raises:
-        UndefinedMetricError: a score is not finite.
-        ValueError: the threshold is NaN.
-    """
-    id_side = finite_scores(id_scores, "ID", allow_empty=True)
-    ood_side = finite_scores(ood_scores, "OOD", allow_empty=True)
-    return Decisions(
-        threshold=threshold,
-        id_flagged=int(flagged(id_side, threshold).sum()),
-        id_total=id_side.size,
-        ood_flagged=int(flagged(ood_side, threshold).sum()),
-        ood_total=ood_side.size,
-    )
 
 
 def finite_scores(scores: Scores, side: str, *, allow_empty: bool = False) -> Floats:
@@ -260,14 +176,10 @@ def least_count(level: float, total: int) -> int:
     return count
 
 
-def _most_count(share: float, total: int) -> int:
-    """Return the largest count with count / total <= share."""
-    count = math.floor(share * total)
-    while count / total > share:
-        count -= 1
-    while (count + 1) / total <= share:
-        count += 1
-    return count
+def _share_from(scores: Floats, threshold: float) -> float:
+    """Return the share of scores at or above a threshold, compared in float64 as scoring.flagged does."""
+    # np.float64, unlike a plain float, makes NumPy compare float32 scores in float64.
+    return float(np.mean(scores >= np.float64(threshold)))
 
 
 def _order_statistic(scores: Floats, level: float) -> float:

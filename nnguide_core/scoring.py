@@ -142,14 +142,15 @@ def flagged(scores: Tensor, threshold: float | Tensor) -> Tensor:
         scores: (Q,) of any precision.
         threshold: one for all, or (Q,) for each score its own.
 
+    Infinity as a threshold flags nothing, minus infinity every score.
+
     Raises:
-        ValueError: a threshold is NaN or infinite.
+        ValueError: a threshold is NaN.
     """
     exact = scores.to(exact_device(scores.device))
     limits = torch.as_tensor(threshold, dtype=torch.float64, device=exact.device)
-    if not limits.isfinite().all():
-        wrong = float(limits[~limits.isfinite()][0])
-        raise ValueError(f"The threshold must be a finite number, got {wrong}.")
+    if limits.isnan().any():
+        raise ValueError("The threshold is NaN: give a number.")
     return (exact.double() >= limits).to(scores.device)
 
 
@@ -157,6 +158,10 @@ def usage(neighbors: Neighbors, bank_size: int, k: int | None = None) -> Tensor:
     """Return how many queries each bank row serves as one of the first k neighbours, (bank_size,) int64.
 
     A few rows that serve most queries are energy hubs. Queries without a finite score are not counted.
+
+    Raises:
+        ValueError: k is below 1 or above the neighbours kept.
     """
-    served = neighbors.indices[neighbors.finite, : neighbors.k if k is None else k]
+    found = neighbors if k is None else neighbors.first(k)
+    served = found.indices[neighbors.finite]
     return torch.bincount(served.flatten(), minlength=bank_size)

@@ -12,6 +12,7 @@ from sklearn import metrics as sklearn_metrics
 
 from nnguide_core import curves, metrics
 from nnguide_core.errors import UndefinedMetricError
+from tests import reference
 
 Sides = tuple[NDArray[Any], NDArray[Any]]
 CURVES = [(curves.roc_curve, metrics.auroc), (curves.pr_curve, metrics.aupr_ood)]
@@ -56,6 +57,11 @@ def test_at_most_500_points_keep_the_area(
     assert found.area == pytest.approx(area(*sides), abs=1e-4)
 
 
+def shares_flagged(sides: Sides, threshold: float) -> tuple[float, float]:
+    alarms, caught = (reference.share_at_least(side.tolist(), threshold) for side in sides)
+    return alarms, caught
+
+
 @given(nasty_sides())
 @settings(deadline=None, max_examples=60)
 def test_every_point_of_the_roc_curve_is_what_its_threshold_gives(
@@ -63,20 +69,20 @@ def test_every_point_of_the_roc_curve_is_what_its_threshold_gives(
 ) -> None:
     found = curves.roc_curve(*sides)
     for row in range(0, found.x.size, 50):
-        decided = metrics.decisions(*sides, found.thresholds[row])
-        assert (found.x[row], found.y[row]) == (decided.id_flagged_share, decided.ood_caught_share)
+        alarms, caught = shares_flagged(sides, found.thresholds[row])
+        assert (found.x[row], found.y[row]) == (alarms, caught)
 
 
 @given(nasty_sides(), st.floats(-5, 2000))
 @settings(deadline=None, max_examples=60)
 def test_a_kept_threshold_s_point_is_on_the_curve_exactly(sides: Sides, threshold: float) -> None:
-    decided = metrics.decisions(*sides, threshold)
+    alarms, caught = shares_flagged(sides, threshold)
     roc = curves.roc_curve(*sides, keep=[threshold])
-    assert (decided.id_flagged_share, decided.ood_caught_share) in zip(roc.x, roc.y, strict=True)
-    if decided.ood_flagged:
-        precision = decided.ood_flagged / (decided.ood_flagged + decided.id_flagged)
+    assert (alarms, caught) in zip(roc.x, roc.y, strict=True)
+    if caught:
+        flagged = [round(share * side.size) for share, side in zip((alarms, caught), sides, strict=True)]
         pr = curves.pr_curve(*sides, keep=[threshold])
-        assert (decided.ood_caught_share, precision) in zip(pr.x, pr.y, strict=True)
+        assert (caught, flagged[1] / sum(flagged)) in zip(pr.x, pr.y, strict=True)
 
 
 @pytest.mark.parametrize("curve", [curves.roc_curve, curves.pr_curve])

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from nnguide_core import metrics
 from nnguide_core.errors import UndefinedMetricError
+from nnguide_core.scoring import flagged
 from tests import reference
 
 Array = NDArray[Any]
@@ -81,6 +82,11 @@ def test_shares_at_a_level_equal_those_of_loops(
     )
 
 
+def decided(scores: Array, threshold: float) -> NDArray[np.bool_]:
+    decisions: NDArray[np.bool_] = flagged(torch.from_numpy(scores), threshold).numpy()
+    return decisions
+
+
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
 @given(side, side, levels)
 @settings(deadline=None, max_examples=100)
@@ -89,12 +95,12 @@ def test_a_threshold_reproduces_the_share_it_was_found_for(
 ) -> None:
     inside: Array = np.array(id_scores, dtype=precision)
     outside: Array = np.array(ood_scores, dtype=precision)
-    caught = metrics.decisions(inside, outside, metrics.threshold_ood_caught(outside, level))
-    assert caught.ood_caught_share >= level
-    assert caught.id_flagged_share == metrics.id_flagged_at_ood_caught(inside, outside, level)
-    kept = metrics.decisions(inside, outside, metrics.threshold_id_kept(inside, level))
-    assert kept.id_passed / kept.id_total >= level
-    assert kept.ood_passed / kept.ood_total == metrics.ood_passed_at_id_kept(inside, outside, level)
+    threshold = metrics.threshold_ood_caught(outside, level)
+    assert decided(outside, threshold).mean() >= level
+    assert decided(inside, threshold).mean() == metrics.id_flagged_at_ood_caught(inside, outside, level)
+    threshold = metrics.threshold_id_kept(inside, level)
+    assert (~decided(inside, threshold)).mean() >= level
+    assert (~decided(outside, threshold)).mean() == metrics.ood_passed_at_id_kept(inside, outside, level)
 
 
 @given(side, levels)
@@ -103,38 +109,14 @@ def test_torch_and_numpy_alone_decide_as_flagged_does_at_a_threshold_that_was_fo
     id_scores: list[float], level: float
 ) -> None:
     threshold = metrics.threshold_id_kept(as_float32(id_scores), level)
-    decided = metrics.flagged(as_float32(id_scores), threshold)
-    assert (torch.tensor(id_scores) >= threshold).tolist() == decided.tolist()
-    assert (as_float32(id_scores) >= threshold).tolist() == decided.tolist()
-
-
-@given(side, st.floats(0.0, 0.999) | st.sampled_from([0.0, 0.05, 0.07, 0.5]))
-@settings(deadline=None, max_examples=100)
-def test_threshold_by_false_alarms_is_the_lowest_that_keeps_to_the_share(
-    id_scores: list[float], share: float
-) -> None:
-    scores = as_float32(id_scores)
-    threshold = metrics.threshold_id_flagged(scores, share)
-    assert metrics.flagged(scores, threshold).mean() <= share
-    lower = float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))
-    assert metrics.flagged(scores, lower).mean() > share
+    expected = decided(as_float32(id_scores), threshold).tolist()
+    assert (torch.tensor(id_scores) >= threshold).tolist() == expected
+    assert (as_float32(id_scores) >= threshold).tolist() == expected
 
 
 def test_a_share_that_is_a_whole_count_is_not_rounded_up() -> None:
     # 0.07 * 100 is 7.000000000000001 in floating point.
     assert metrics.threshold_ood_caught(np.arange(100.0), level=0.07) == 93.0
-    assert metrics.threshold_id_flagged(np.arange(100.0), share=0.07) == np.nextafter(92.0, 93.0)
-
-
-def test_a_share_of_false_alarms_that_is_a_whole_count_is_not_rounded_down() -> None:
-    # 0.29 * 100 is 28.999999999999996 in floating point.
-    assert metrics.threshold_id_flagged(np.arange(100.0), share=0.29) == np.nextafter(70.0, 71.0)
-
-
-def test_a_share_of_false_alarms_just_below_a_whole_count_does_not_reach_it() -> None:
-    share = float(np.nextafter(5 / 6, 0.0))
-    assert share * 6 == 5.0
-    assert metrics.threshold_id_flagged(np.arange(6.0), share) == np.nextafter(1.0, 2.0)
 
 
 def test_equal_scores_share_one_threshold() -> None:
@@ -144,9 +126,9 @@ def test_equal_scores_share_one_threshold() -> None:
 
 
 def test_a_float32_score_is_compared_with_the_threshold_as_given() -> None:
-    score = np.array([0.7], dtype=np.float32)  # 0.69999999 in float64
-    assert not metrics.flagged(score, 0.7).any()
-    assert not metrics.flagged(torch.from_numpy(score), 0.7).any()
+    inside = np.array([0.7], dtype=np.float32)  # 0.69999999 in float64
+    assert metrics.id_flagged_at_ood_caught(inside, np.array([0.7])) == 0.0
+    assert not decided(inside, 0.7).any()
 
 
 def test_both_sides_may_have_different_precisions() -> None:
@@ -158,24 +140,6 @@ def test_both_sides_may_have_different_precisions() -> None:
 def test_other_types_are_read_exactly(dtype: torch.dtype) -> None:
     inside, outside = torch.tensor([-3, 1, 5]).to(dtype), torch.tensor([1, 7]).to(dtype)
     assert metrics.auroc(inside, outside) == pytest.approx(4.5 / 6)
-
-
-def test_decisions_count_both_sides() -> None:
-    found = metrics.decisions(np.array([1.0, 2.0, 3.0]), np.array([2.0, 5.0]), threshold=2.0)
-    assert (found.id_flagged, found.id_passed, found.ood_flagged, found.ood_passed) == (2, 1, 2, 0)
-    assert found.id_flagged_share == pytest.approx(2 / 3)
-    assert found.ood_caught_share == 1.0
-
-
-def test_decisions_without_ood_have_no_share_of_it() -> None:
-    found = metrics.decisions(np.array([1.0]), np.array([]), threshold=0.0)
-    assert (found.id_flagged_share, found.ood_total) == (1.0, 0)
-    assert math.isnan(found.ood_caught_share)
-
-
-def test_a_nan_threshold_is_refused() -> None:
-    with pytest.raises(ValueError, match="threshold is NaN"):
-        metrics.decisions(np.array([1.0]), np.array([2.0]), threshold=math.nan)
 
 
 METRICS: list[Callable[..., float]] = [
@@ -211,12 +175,6 @@ def test_a_level_outside_its_range_is_refused(level: float) -> None:
         metrics.id_flagged_at_ood_caught(np.array([1.0]), np.array([1.0]), level)
     with pytest.raises(ValueError, match="level must be a share in"):
         metrics.threshold_id_kept(np.array([1.0]), level)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0, math.nan])
-def test_a_share_of_false_alarms_outside_its_range_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match="may be flagged must be in"):
-        metrics.threshold_id_flagged(np.array([1.0]), share)
 
 
 def test_scores_of_two_dimensions_are_refused() -> None:

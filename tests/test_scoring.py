@@ -1,6 +1,7 @@
 """Energy, guidance and score against straight loops and answers worked out by hand."""
 
 import dataclasses
+import math
 
 import hypothesis.strategies as st
 import pytest
@@ -187,9 +188,19 @@ def test_a_threshold_that_float32_cannot_hold_is_not_rounded() -> None:
     assert flagged(tenth, float(tenth))
 
 
-@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -float("inf")])
-def test_a_threshold_that_is_no_number_is_refused(threshold: float) -> None:
-    with pytest.raises(ValueError, match=f"The threshold must be a finite number, got {threshold}"):
-        flagged(torch.zeros(2), threshold)
-    with pytest.raises(ValueError, match="must be a finite number"):
-        flagged(torch.zeros(2), torch.tensor([0.0, threshold]))
+def test_a_threshold_that_is_no_number_is_refused() -> None:
+    for threshold in (math.nan, torch.tensor([0.0, math.nan])):
+        with pytest.raises(ValueError, match="The threshold is NaN: give a number"):
+            flagged(torch.zeros(2), threshold)
+
+
+def test_an_infinite_threshold_flags_nothing_or_every_score() -> None:
+    scores = torch.tensor([-2.0, 3.4e38, torch.nan])
+    assert flagged(scores, math.inf).tolist() == [False, False, False]
+    assert flagged(scores, -math.inf).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("k", [0, -1, 3])
+def test_usage_by_more_or_fewer_neighbours_than_there_are_is_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=f"k must be between 1 and the 2 neighbours kept, got {k}"):
+        usage(neighbors([[2.0, 1.0]], [1.0]), bank_size=2, k=k)

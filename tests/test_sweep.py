@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from nnguide_core import metrics, sweep
 from nnguide_core.errors import UndefinedMetricError
-from nnguide_core.scoring import Neighbors
+from nnguide_core.scoring import Neighbors, flagged
 from nnguide_core.sweep import Similarities, binned_over_k, over_k
 
 # Similarities and energies of few distinct values make scores tie within and across the sides.
@@ -46,6 +46,10 @@ def as_neighbors(side: Similarities) -> Neighbors:
         energy=side.energy,
         zero_norm=torch.zeros(shape[0], dtype=torch.bool),
     )
+
+
+def count_flagged(scores: NDArray[np.float32], threshold: float) -> int:
+    return int(flagged(torch.from_numpy(scores), threshold).sum())
 
 
 def scores_at(side: Similarities, k: int) -> NDArray[np.float32]:
@@ -168,7 +172,7 @@ def test_the_table_counts_what_a_threshold_at_an_edge_flags(binned: sweep.Binned
             scores = scores_at(group, int(binned.ks[row]))
             assert binned.counts[row, number].sum() == scores.size
             for edge in range(1, edges.size - 1):
-                assert binned.counts[row, number, edge:].sum() == metrics.flagged(scores, edges[edge]).sum()
+                assert binned.counts[row, number, edge:].sum() == count_flagged(scores, edges[edge])
 
 
 def test_the_table_s_exact_columns_are_the_sweep_s(binned: sweep.BinnedSweep) -> None:
@@ -181,11 +185,11 @@ def test_the_table_s_exact_columns_are_the_sweep_s(binned: sweep.BinnedSweep) ->
     assert binned.sweeps[1].auroc.tolist() == expected.auroc.tolist()
     row = int(np.flatnonzero(binned.ks == 10)[0])
     scores = [scores_at(group, 10) for group in (*inside.values(), *outside.values())]
-    for thresholds, flagged in (
+    for thresholds, counts in (
         (binned.pooled.threshold_id_kept, binned.flagged_at_id_kept),
         (binned.pooled.threshold_ood_caught, binned.flagged_at_ood_caught),
     ):
-        assert flagged[row].tolist() == [metrics.flagged(one, thresholds[row]).sum() for one in scores]
+        assert counts[row].tolist() == [count_flagged(one, thresholds[row]) for one in scores]
     assert binned.pooled.auroc[row] == metrics.auroc(np.concatenate(scores[:2]), np.concatenate(scores[2:]))
 
 
@@ -214,8 +218,8 @@ def test_one_side_is_enough_for_counts_and_for_the_threshold_that_it_sets() -> N
         kept, caught = metrics.threshold_id_kept(scores), metrics.threshold_ood_caught(scores)
         assert id_only.pooled.threshold_id_kept[row] == kept
         assert ood_only.pooled.threshold_ood_caught[row] == caught
-        assert id_only.flagged_at_id_kept[row].tolist() == [metrics.flagged(scores, kept).sum()]
-        assert ood_only.flagged_at_ood_caught[row].tolist() == [metrics.flagged(scores, caught).sum()]
+        assert id_only.flagged_at_id_kept[row].tolist() == [count_flagged(scores, kept)]
+        assert ood_only.flagged_at_ood_caught[row].tolist() == [count_flagged(scores, caught)]
     for found in (id_only, ood_only):
         assert found.counts.sum(axis=2).tolist() == [[40]] * 5
         assert np.isnan(found.pooled.auroc).all()

@@ -97,7 +97,7 @@ def flagged_table(evaluation: Evaluation, k: int, threshold: float) -> list[Flag
     """Return how many images of each dataset NNGuide flags, ID before OOD; one side is enough.
 
     Raises:
-        ValueError: the threshold is NaN or infinite, or k is out of range.
+        ValueError: the threshold is NaN, or k is out of range.
     """
     return [
         FlaggedRow(

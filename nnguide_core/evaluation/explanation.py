@@ -175,7 +175,7 @@ def what_if(
         threshold: stays as it is.
 
     Raises:
-        ValueError: fewer than k bank images would remain, or the threshold is NaN or infinite.
+        ValueError: fewer than k bank images would remain, or the threshold is NaN.
     """
     newly_flagged = newly_passed = 0
     own: Neighbors | None = None

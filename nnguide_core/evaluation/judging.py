@@ -136,7 +136,7 @@ class Judged:
         """Return NNGuide's decisions, (Q,) bool; False where there is no score.
 
         Raises:
-            ValueError: the threshold is NaN or infinite.
+            ValueError: the threshold is NaN.
         """
         return flagged(self.neighbors.score_at(k), threshold)
 

@@ -1,6 +1,7 @@
 """Where paths that a list or a features file names really lie, each folder on the way looked at once."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ __all__ = ["Place", "Places"]
 _LONGEST = 4_096  # characters, Linux's own limit
 _REMEMBERED = 50_000  # folders
 _NO_NAMES = ("", ".", "..")
+_SLASHES = re.compile("//+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ class Places:
         if len(path) > _LONGEST:
             raise ValueError(f"Bad path: it has {len(path):,} characters; at most {_LONGEST:,} can be.")
         full = os.path.join(self._start, path).rstrip("/")  # noqa: PTH118 - a hundred thousand of them a second
+        if "//" in full:
+            # Several slashes mean one, but after a circle of links realpath starts again at "/" with them.
+            full = _SLASHES.sub("/", full)
         folder, name = os.path.split(full)
         if name in _NO_NAMES:
             folder, name = os.path.split(os.path.realpath(full or "/"))

@@ -190,10 +190,9 @@ def test_a_set_that_a_baseline_cannot_score_hides_the_baseline_from_no_other(pla
     assert rows[other.dataset.name, "ViM"].auroc is not None
 
 
-@pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
-def test_a_threshold_that_is_no_number_decides_nothing(answered, threshold):
-    with pytest.raises(ValueError, match="threshold must be a finite number"):
-        answered.queries[0].flagged(10, threshold)
+def test_a_threshold_that_is_no_number_decides_nothing(answered):
+    with pytest.raises(ValueError, match="The threshold is NaN"):
+        answered.queries[0].flagged(10, float("nan"))
 
 
 def test_rows_with_features_leaves_out_what_failed_after_the_scan(answered):
