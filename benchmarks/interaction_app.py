@@ -8,12 +8,12 @@ from PIL import Image
 
 from nnguide_core.records import Threshold
 from views.components.gallery import Tile, gallery
-from views.components.map import MapPoints, MapReply, image_map, points_inside
+from views.components.map import MapPoints, MapReply, image_map
 from views.components.scores import BinnedScores, Choice, Reply, scores
 from views.theme import GROUPS
 
-BINS = 256
-KS = np.unique(np.geomspace(1, 1000, 32).round().astype(int))
+BINS = 100
+KS = np.arange(1, 101)
 IN_GALLERY = 100
 
 
@@ -28,7 +28,7 @@ def table(count):
         for row, k in enumerate(KS):
             counts[dataset, row] = np.histogram((values + np.log(k)).clip(-130, -10), edges[row])[0]
     ood = (False, True, True, True)
-    return BinnedScores(("ID", "near", "mid", "far"), ood, KS, edges, counts, counts * np.uint32(0))
+    return BinnedScores(("ID", "near", "mid", "far"), ood, edges, counts, counts * np.uint32(0))
 
 
 @st.cache_resource
@@ -57,7 +57,7 @@ def map_and_gallery(count):
 
     def reply(event):
         if event.polygon is not None:
-            kept["selected"] = points_inside(event.polygon, shown.positions)
+            kept["selected"] = event.selected(shown)
             kept["selections"] = kept.get("selections", 0) + 1
         return MapReply(kept.get("selected"))
 

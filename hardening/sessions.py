@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import numpy as np
 from PIL import Image
@@ -87,7 +88,7 @@ class Visitor:
             self._see(f"at least {100 * self.level:g} % of ID kept")
             self._no_error(page)
         self._see(f"{self.selected:,} images selected")
-        for part in (f"k={self.k}", f"image={self.image}", f"threshold=id_kept%3A{self.level!r}"):
+        for part in (f"k={self.k}", f"image={quote_plus(self.image)}", f"threshold=id_kept%3A{self.level!r}"):
             if part not in self.session.query:
                 self.wrong.append(f"{part} is not in the address {self.session.query}")
 
@@ -99,7 +100,7 @@ class Visitor:
         self.selected = int((places[:, 0] < right).sum())
         corners = [(low[0], low[1]), (right, low[1]), (right, high[1]), (low[0], high[1])]
         outline = [float(part) for corner in corners for part in corner]
-        await self.session.tell("nnguide_map", "polygon", outline)
+        await self.session.tell("nnguide_map", "polygon", {"outline": outline, "hidden": []})
 
     async def _open_an_image(self) -> None:
         tiles = next(

@@ -2,9 +2,10 @@
 
 The neighbours of the largest k hold those of every smaller one, so nothing is searched again. Per k, the two
 sides are sorted apart and merged, which is all that these metrics need: ties are counted, never broken.
+A table for a browser needs one side only; what needs the other is NaN in it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,7 +19,6 @@ from nnguide_core.curves import DEFAULT_BINS, count_in_bins, robust_range
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.metrics import DEFAULT_LEVEL, check_level, doubled_wins, least_count
 from nnguide_core.scoring import running_guidance, score
-from nnguide_core.settings import DEFAULT_K
 
 __all__ = [
     "BinnedSweep",
@@ -26,13 +26,10 @@ __all__ = [
     "Searched",
     "Similarities",
     "binned_over_k",
-    "log_grid",
     "over_k",
     "scores_over_k",
 ]
 
-GRID_POINTS = 32
-MOST_COUNTS = 40_000  # numbers in a table for the browser: 280 kB at six digits each
 _BLOCK = 32_000  # values that one thread handles at a time; torch would split more over its own threads
 _SCORE_BYTES = 512 * 2**20  # scores held at a time
 
@@ -61,7 +58,7 @@ class Similarities:
 
 @dataclass(frozen=True)
 class KSweep:
-    """The metrics of K values of k, OOD positive."""
+    """The metrics of K values of k, OOD positive; a column that needs a side without scores is NaN."""
 
     ks: NDArray[np.int64]  # (K,)
     auroc: _Column  # (K,) in [0, 1]
@@ -120,17 +117,7 @@ def over_k(
     for side, searched in (("ID", id_neighbors), ("OOD", ood_neighbors)):
         if not len(searched.energy):
             raise UndefinedMetricError(f"There are no {side} scores, so the metric is not defined.")
-    chosen = _check_ks(ks, min(_kept(id_neighbors), _kept(ood_neighbors)))
-    queries = len(id_neighbors.energy) + len(ood_neighbors.energy)
-    per_block = max(1, _SCORE_BYTES // (4 * max(1, queries)))
-    parts = [
-        _metrics_of(
-            scores_over_k(id_neighbors, block, "ID"), scores_over_k(ood_neighbors, block, "OOD"), level
-        )
-        for block in np.split(chosen, range(per_block, chosen.size, per_block))
-    ]
-    auroc, id_flagged, ood_passed, ood_caught, id_kept = np.concatenate(parts, axis=1)
-    return KSweep(chosen, auroc, id_flagged, ood_passed, ood_caught, id_kept, level)
+    return _over_k(id_neighbors, ood_neighbors, ks, level)
 
 
 def binned_over_k(
@@ -140,30 +127,32 @@ def binned_over_k(
     bins: int = DEFAULT_BINS,
     level: float = DEFAULT_LEVEL,
 ) -> BinnedSweep:
-    """Return counts by score of every group for some k, over bins that fit the scores of each k.
+    """Return counts by score of every group for every k, over bins that fit the scores of each k.
+
+    One side is enough, and any group may be empty as long as one has queries.
 
     Args:
-        id_groups: name -> N_g ID queries with their neighbours; pooled they are the ID side. May be empty.
+        id_groups: name -> N_g ID queries with their neighbours; pooled they are the ID side.
         ood_groups: name -> M_g OOD queries with their neighbours; pooled they are the OOD side.
-        ks: which k; by default log_grid with as many points as the table's size allows, at most 32.
+        ks: which k, each between 1 and the neighbours kept; all of them by default.
         bins: how many, at least 2.
         level: the share of OOD caught, or of ID kept, of the exact thresholds and metrics.
 
     Raises:
-        UndefinedMetricError: a side is empty, an OOD group is, or a query's score is not finite.
+        UndefinedMetricError: there are no queries at all, or a query's score is not finite.
         ValueError: a k is out of range, fewer than 2 bins, or the level is not in (0, 1].
     """
     if bins < 2:
         raise ValueError(f"The table needs at least 2 bins, got {bins}.")
     named = {**{("ID", n): g for n, g in id_groups.items()}, **{("OOD", n): g for n, g in ood_groups.items()}}
-    id_side, ood_side = _pool(list(id_groups.values()), "ID"), _pool(list(ood_groups.values()), "OOD")
-    k_max = min(_kept(id_side), _kept(ood_side))
-    grid = log_grid(k_max, min(GRID_POINTS, max(2, MOST_COUNTS // (bins * len(named)))))
-    chosen = _check_ks(grid if ks is None else ks, k_max)
-    pooled = over_k(id_side, ood_side, chosen.tolist(), level)
-    scores = [
-        scores_over_k(group, chosen, name, allow_empty=side == "ID") for (side, name), group in named.items()
-    ]
+    groups = list(named.values())
+    if not any(len(group.energy) for group in groups):
+        raise UndefinedMetricError("There are no scores, neither ID nor OOD, so there is nothing to count.")
+    k_max = min(map(_kept, groups))
+    chosen = _check_ks(ks, k_max)
+    id_side, ood_side = _pool(id_groups.values(), k_max), _pool(ood_groups.values(), k_max)
+    pooled = _over_k(id_side, ood_side, chosen.tolist(), level)
+    scores = [scores_over_k(group, chosen, name, allow_empty=True) for (_, name), group in named.items()]
     first, step, counts = _binned(scores, bins)
     return BinnedSweep(
         ks=chosen,
@@ -173,28 +162,10 @@ def binned_over_k(
         step=step,
         counts=counts,
         pooled=pooled,
-        sweeps=tuple(over_k(id_side, group, chosen.tolist(), level) for group in ood_groups.values()),
+        sweeps=tuple(_over_k(id_side, group, chosen.tolist(), level) for group in ood_groups.values()),
         flagged_at_ood_caught=_flagged(scores, pooled.threshold_ood_caught),
         flagged_at_id_kept=_flagged(scores, pooled.threshold_id_kept),
     )
-
-
-def log_grid(k_max: int, points: int = GRID_POINTS) -> list[int]:
-    """Return at most so many k from 1 to k_max, evenly spaced in their logarithm where they can be.
-
-    1, k_max and the default k are always among them; points is at least 3.
-
-    >>> log_grid(100, 8)
-    [1, 2, 5, 10, 22, 46, 100]
-    """
-    if k_max <= points:
-        return list(range(1, k_max + 1))
-    fixed = {1, min(DEFAULT_K, k_max), k_max}
-    for wanted in range(2 * points, 1, -1):
-        spaced = np.geomspace(1, k_max, wanted).round().astype(int).tolist()
-        if len(fixed.union(spaced)) <= points:
-            return sorted(fixed.union(spaced))
-    return sorted(fixed)
 
 
 def scores_over_k(
@@ -236,26 +207,49 @@ def scores_over_k(
     return table
 
 
+def _over_k(
+    id_neighbors: Searched, ood_neighbors: Searched, ks: Sequence[int] | None, level: float
+) -> KSweep:
+    """Return what over_k returns; a side may be empty, and what needs it is then NaN."""
+    chosen = _check_ks(ks, min(_kept(id_neighbors), _kept(ood_neighbors)))
+    queries = len(id_neighbors.energy) + len(ood_neighbors.energy)
+    per_block = max(1, _SCORE_BYTES // (4 * max(1, queries)))
+    parts = [
+        _metrics_of(
+            scores_over_k(id_neighbors, block, "ID", allow_empty=True),
+            scores_over_k(ood_neighbors, block, "OOD", allow_empty=True),
+            level,
+        )
+        for block in np.split(chosen, range(per_block, chosen.size, per_block))
+    ]
+    auroc, id_flagged, ood_passed, ood_caught, id_kept = np.concatenate(parts, axis=1)
+    return KSweep(chosen, auroc, id_flagged, ood_passed, ood_caught, id_kept, level)
+
+
 def _metrics_of(
     id_scores: NDArray[np.float32], ood_scores: NDArray[np.float32], level: float
 ) -> NDArray[np.float64]:
     """Return the five columns of a KSweep, (5, K); sorts both tables, (K, N) and (K, M), in place."""
-    found = np.empty((5, len(id_scores)))
-    first_caught = ood_scores.shape[1] - least_count(level, ood_scores.shape[1])
-    last_kept = least_count(level, id_scores.shape[1]) - 1
+    found = np.full((5, len(id_scores)), np.nan)
+    id_size, ood_size = id_scores.shape[1], ood_scores.shape[1]
+    first_caught = ood_size - least_count(level, ood_size) if ood_size else None
+    last_kept = least_count(level, id_size) - 1 if id_size else None
 
     def measure(row: int) -> None:
         id_row, ood_row = id_scores[row], ood_scores[row]
         id_row.sort()
         ood_row.sort()
-        caught, kept = ood_row[first_caught], id_row[last_kept]
-        found[:, row] = (
-            doubled_wins(id_row, ood_row) / (2 * id_row.size * ood_row.size),
-            (id_row.size - np.searchsorted(id_row, caught, side="left")) / id_row.size,
-            np.searchsorted(ood_row, kept, side="right") / ood_row.size,
-            caught,
-            np.nextafter(kept, np.float32(np.inf)),
-        )
+        if first_caught is not None:
+            found[3, row] = ood_row[first_caught]
+        if last_kept is not None:
+            found[4, row] = np.nextafter(id_row[last_kept], np.float32(np.inf))
+        if first_caught is not None and last_kept is not None:
+            caught, kept = ood_row[first_caught], id_row[last_kept]
+            found[:3, row] = (
+                doubled_wins(id_row, ood_row) / (2 * id_size * ood_size),
+                (id_size - np.searchsorted(id_row, caught, side="left")) / id_size,
+                np.searchsorted(ood_row, kept, side="right") / ood_size,
+            )
 
     _in_threads(measure, range(len(id_scores)))
     return found
@@ -279,13 +273,10 @@ def _flagged(scores: Sequence[NDArray[np.float32]], thresholds: _Column) -> NDAr
     return np.stack([(group >= thresholds[:, None]).sum(axis=1) for group in scores], axis=1)
 
 
-def _pool(groups: Sequence[Searched], side: str) -> Similarities:
-    if not groups:
-        raise UndefinedMetricError(f"There are no {side} scores, so the metric is not defined.")
-    k_max = min(_kept(group) for group in groups)
+def _pool(groups: Iterable[Searched], k_max: int) -> Similarities:
     return Similarities(
-        torch.cat([group.similarities[:, :k_max] for group in groups]),
-        torch.cat([group.energy for group in groups]),
+        torch.cat([torch.empty(0, k_max), *(group.similarities[:, :k_max].cpu() for group in groups)]),
+        torch.cat([torch.empty(0), *(group.energy.cpu() for group in groups)]),
     )
 
 

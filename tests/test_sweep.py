@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from nnguide_core import metrics, sweep
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.scoring import Neighbors
-from nnguide_core.sweep import Similarities, binned_over_k, log_grid, over_k
+from nnguide_core.sweep import Similarities, binned_over_k, over_k
 
 # Similarities and energies of few distinct values make scores tie within and across the sides.
 coarse = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0])
@@ -149,25 +149,6 @@ def test_a_k_out_of_range_is_refused(ks: list[int]) -> None:
         over_k(random_side(0, 6, 30), random_side(1, 5, 30), ks)
 
 
-@given(st.integers(1, 3000), st.integers(3, 60))
-@example(91, 4)  # the default lies close to a point of the grid and takes its place
-@settings(max_examples=60)
-def test_a_grid_of_k_has_its_ends_the_default_and_no_more_points_than_allowed(
-    k_max: int, points: int
-) -> None:
-    grid = log_grid(k_max, points)
-    assert grid == sorted(set(grid))
-    assert len(grid) <= points
-    assert {1, min(10, k_max), k_max} <= set(grid)
-    assert grid == list(range(1, k_max + 1)) or len(grid) >= min(0.8 * points, points - 1)
-
-
-def test_a_grid_of_k_is_evenly_spaced_where_whole_numbers_allow_it() -> None:
-    grid = np.array(log_grid(10_000, 32))
-    ratios = grid[1:] / grid[:-1]
-    assert ratios[grid[1:] > 30].max() < 1.5
-
-
 GROUPS: dict[str, Callable[[], dict[str, Similarities]]] = {
     "id": lambda: {"right": random_side(0, 400, 50, shift=0.5), "wrong": random_side(1, 37, 50, shift=0.3)},
     "ood": lambda: {"near": random_side(2, 200, 50, shift=0.2), "far": random_side(3, 150, 60, shift=-0.5)},
@@ -208,12 +189,38 @@ def test_the_table_s_exact_columns_are_the_sweep_s(binned: sweep.BinnedSweep) ->
     assert binned.pooled.auroc[row] == metrics.auroc(np.concatenate(scores[:2]), np.concatenate(scores[2:]))
 
 
-def test_a_table_may_have_an_empty_id_group_but_no_empty_ood_group() -> None:
+def test_the_table_holds_every_k(binned: sweep.BinnedSweep) -> None:
+    assert binned.ks.tolist() == list(range(1, 51))
+
+
+def test_an_empty_group_is_counted_as_empty_and_leaves_the_others_as_they_are() -> None:
     inside = {"right": random_side(0, 40, 5), "wrong": random_side(1, 0, 5)}
-    found = binned_over_k(inside, {"near": random_side(2, 30, 5)})
-    assert found.counts[:, 1].sum() == 0
-    with pytest.raises(UndefinedMetricError, match="There are no"):
-        binned_over_k(inside, {"near": random_side(2, 30, 5), "far": random_side(3, 0, 5)})
+    near = random_side(2, 30, 5)
+    found = binned_over_k(inside, {"near": near, "far": random_side(3, 0, 5)})
+    assert found.counts[:, [1, 3]].sum() == 0
+    assert np.isnan(found.sweeps[1].auroc).all()
+    assert np.isnan(found.sweeps[1].threshold_ood_caught).all()
+    expected = over_k(inside["right"], near)
+    for column in ("auroc", "id_flagged_at_ood_caught", "ood_passed_at_id_kept", "threshold_ood_caught"):
+        assert getattr(found.pooled, column).tolist() == getattr(expected, column).tolist()
+        assert getattr(found.sweeps[0], column).tolist() == getattr(expected, column).tolist()
+
+
+def test_one_side_is_enough_for_counts_and_for_the_threshold_that_it_sets() -> None:
+    side = random_side(0, 40, 5)
+    id_only, ood_only = binned_over_k({"images": side}, {}), binned_over_k({}, {"images": side})
+    for row, k in enumerate(range(1, 6)):
+        scores = scores_at(side, k)
+        kept, caught = metrics.threshold_id_kept(scores), metrics.threshold_ood_caught(scores)
+        assert id_only.pooled.threshold_id_kept[row] == kept
+        assert ood_only.pooled.threshold_ood_caught[row] == caught
+        assert id_only.flagged_at_id_kept[row].tolist() == [metrics.flagged(scores, kept).sum()]
+        assert ood_only.flagged_at_ood_caught[row].tolist() == [metrics.flagged(scores, caught).sum()]
+    for found in (id_only, ood_only):
+        assert found.counts.sum(axis=2).tolist() == [[40]] * 5
+        assert np.isnan(found.pooled.auroc).all()
+    assert np.isnan(id_only.pooled.threshold_ood_caught).all()
+    assert np.isnan(ood_only.pooled.threshold_id_kept).all()
 
 
 def test_an_id_and_an_ood_group_may_have_the_same_name() -> None:
@@ -222,9 +229,10 @@ def test_an_id_and_an_ood_group_may_have_the_same_name() -> None:
     assert found.counts[0].sum(axis=1).tolist() == [40, 30]
 
 
-def test_a_table_without_ood_groups_is_not_defined() -> None:
-    with pytest.raises(UndefinedMetricError, match="There are no OOD scores"):
-        binned_over_k({"images": random_side(0, 40, 5)}, {})
+@pytest.mark.parametrize("groups", [{}, {"images": Similarities(torch.zeros(0, 5), torch.zeros(0))}])
+def test_a_table_without_any_score_is_not_defined(groups: dict[str, Similarities]) -> None:
+    with pytest.raises(UndefinedMetricError, match="There are no scores, neither ID nor OOD"):
+        binned_over_k(groups, {})
 
 
 def test_a_table_of_one_bin_is_refused() -> None:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from views.figure_parts import NAME_LIMIT, PERCENT, Counts, Floats, finish, k_axis, line, thin, thin_by_k
+from views.figure_parts import NAME_LIMIT, PERCENT, Counts, Floats, finish, k_axis, line, thin
 from views.text import plotly_text
 from views.theme import MARKERS, Group, Theme, group_of
 
@@ -88,9 +88,8 @@ def precision_recall(curves: Sequence[Curve], theme: Theme) -> go.Figure:
 def metric_over_k(ks: Counts, lines: Mapping[str, Floats], k: int, theme: Theme) -> go.Figure:
     """Draw rates in [0, 1] against k on a log axis, one line per name; the current k is marked."""
     figure = go.Figure()
-    keep = thin_by_k(len(ks))
     for index, (name, values) in enumerate(lines.items()):
-        figure.add_trace(line(ks[keep], np.asarray(values)[keep], name, index, theme, "k = %{x}"))
+        figure.add_trace(line(ks, np.asarray(values), name, index, theme, "k = %{x}"))
     figure.add_vline(x=k, line={"color": theme.accent, "dash": "dot"})
     k_axis(figure)
     figure.update_yaxes(title_text="rate (share of images) or AUROC", tickformat=PERCENT)

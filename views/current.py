@@ -26,7 +26,7 @@ class View:
 
     @cached_property
     def threshold(self) -> float | None:
-        """The score from which a query is flagged; None where the rule has no queries to go by."""
+        """The score from which a query is flagged; None where no image has a score that the rule goes by."""
         try:
             return self.evaluation.threshold(self.rule, self.k)
         except UndefinedMetricError:
@@ -55,13 +55,24 @@ def current() -> View:
     run = resources.find_question(name) if name else None
     question = run.question if run else name or resources.demo_question()
     evaluation = resources.evaluation(question)
+    state.keep("evaluation", evaluation)  # else the runs of other sessions would push it out of the cache
     state.open_question(question)
     verdicts = {
         image: verdict
         for image, verdict in resources.workspace().current_verdicts().items()
         if any(image in judged.row_of for judged in evaluation.queries)
     }
-    return View(evaluation, min(state.k(), evaluation.k_max), state.threshold(), verdicts)
+    k = min(state.k(), evaluation.k_max)
+    return View(evaluation, k, _rule(evaluation, k), verdicts)
+
+
+def _rule(evaluation: Evaluation, k: int) -> Threshold:
+    """Return the rule that the session chose; the run's own where it lacks the images that one goes by."""
+    try:
+        evaluation.threshold(state.threshold(), k)
+    except UndefinedMetricError:
+        return evaluation.default_rule
+    return state.threshold()
 
 
 def _use_the_front_door() -> None:

@@ -2,13 +2,13 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation.provenance import save_detector
 from nnguide_core.evaluation.tables import bank_table, image_table, to_csv, to_parquet
 from nnguide_core.records import Run, Verdict
@@ -17,8 +17,11 @@ from views import state
 from views.current import View
 from views.exclusions import left_out, put_back
 from views.figure_parts import signed_figure
-from views.frame import current_theme, run_in_a_line
-from views.text import counted, markdown_text
+from views.frame import current_theme, missing_side, no_threshold, run_in_a_line
+from views.text import counted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["bank", "detector", "figures", "report", "tables"]
 
@@ -45,8 +48,10 @@ found = detector.neighbors_features(features, logits=logits, exclude=rows)  # as
 def detector(view: View) -> None:
     """Offer the detector file with its threshold, and the lines that use it."""
     st.subheader("The detector")
-    if _prepared(view, "the detector file"):
-        _offer_detector(view)
+    if view.threshold is None:
+        no_threshold()
+    else:
+        _offer(st, "Download detector.nnguide", partial(_detector_file, view), "detector.nnguide")
     st.code(_LOADING, language="python")
     st.text("Or: python -m nnguide_core score detector.nnguide FOLDER --out scores.csv")
 
@@ -55,28 +60,22 @@ def tables(view: View) -> None:
     """Offer every judged image, the misflagged ones and the verdicts, as CSV and Parquet."""
     st.subheader("Every image")
     if view.threshold is None:
-        st.info("Without a threshold there are no decisions to export: set it by value on the scores page.")
+        no_threshold()
         return
     st.text(
         "One row per judged image: id, path, energy, guidance, score, decision, neighbours, verdict. "
         "In the CSV files, text that a spreadsheet would run as a formula is defused."
     )
-    if not _prepared(view, "the tables"):
-        return
-    table = image_table(view.evaluation, view.k, view.threshold, view.verdicts, view.run)
-    wrong = table.filter([each in ("false alarm", "miss") for each in table["decision"].to_pylist()])
+    table = partial(image_table, view.evaluation, view.k, view.threshold, view.verdicts, view.run)
+    images = sum(len(judged.features) for judged in view.evaluation.queries)
     columns = st.columns(4)
-    _offer(columns[0], f"All {table.num_rows:,} images, CSV", to_csv(table), "images.csv")
-    _offer(columns[1], f"All {table.num_rows:,} images, Parquet", to_parquet(table), "images.parquet")
-    _offer(columns[2], f"{wrong.num_rows:,} misflagged, CSV", to_csv(wrong), "misflagged.csv")
-    _offer(
-        columns[3],
-        f"{counted(len(view.verdicts), 'verdict')}, JSON",
-        _verdicts(view.verdicts, view.run),
-        "verdicts.json",
-    )
-    run = view.run.to_json()
-    st.download_button("The run that all of this comes from, JSON", run, "run.json", on_click="ignore")
+    _offer(columns[0], f"All {images:,} test images, CSV", lambda: to_csv(table()), "images.csv")
+    _offer(columns[1], f"All {images:,} test images, Parquet", lambda: to_parquet(table()), "images.parquet")
+    wrong = f"{_misflagged(view, view.threshold):,} misflagged, CSV"
+    _offer(columns[2], wrong, lambda: to_csv(_wrong(table())), "misflagged.csv")
+    verdicts = f"{counted(len(view.verdicts), 'verdict')}, JSON"
+    _offer(columns[3], verdicts, lambda: _verdicts(view.verdicts, view.run), "verdicts.json")
+    _offer(st, "The run that all of this comes from, JSON", view.run.to_json, "run.json")
 
 
 def bank(view: View) -> None:
@@ -90,14 +89,12 @@ def bank(view: View) -> None:
     )
     if chosen:
         st.button("Empty the list", on_click=put_back, args=(view, chosen))  # what is shown of it
-    if not _prepared(view, "the bank's tables"):
-        return
-    table = bank_table(view.evaluation, view.k, chosen, view.run)
-    excluded = table.filter(table["exclude"])
+    table = partial(bank_table, view.evaluation, view.k, chosen, view.run)
+    images = view.evaluation.bank.size
     columns = st.columns(4)
-    _offer(columns[0], f"All {table.num_rows:,} bank images, CSV", to_csv(table), "bank.csv")
-    _offer(columns[1], f"All {table.num_rows:,} bank images, Parquet", to_parquet(table), "bank.parquet")
-    _offer(columns[2], f"{excluded.num_rows:,} to exclude, CSV", to_csv(excluded), "bank-to-exclude.csv")
+    _offer(columns[0], f"All {images:,} bank images, CSV", lambda: to_csv(table()), "bank.csv")
+    _offer(columns[1], f"All {images:,} bank images, Parquet", lambda: to_parquet(table()), "bank.parquet")
+    _offer(columns[2], "Those to exclude, CSV", lambda: to_csv(_excluded(table())), "bank-to-exclude.csv")
     st.code(_EXCLUDING, language="python")
 
 
@@ -105,12 +102,14 @@ def figures(view: View) -> None:
     """Show the figures with their run below; the camera of each saves SVG, a button HTML."""
     st.subheader("Figures")
     st.text("Histogram, ROC, precision and recall, every k: as SVG, and as HTML that needs no network.")
-    if not _prepared(view, "the figures"):
+    if not st.toggle("Show the figures", key=state.field("figures", default=False)):
         return
     drawn = one_file.figures(view, current_theme())
     if not drawn:
-        st.info("Without ID and OOD queries that have scores there are no figures.")
+        no_threshold()
         return
+    if missing := missing_side(view.evaluation, "ROC, precision and recall, and every k"):
+        st.info(missing)
     st.text("The camera in a figure's corner saves it as SVG. Every file says below which run it comes from.")
     for name, figure in drawn.items():
         signed = signed_figure(figure, run_in_a_line(view), current_theme())
@@ -127,38 +126,44 @@ def figures(view: View) -> None:
             key=f"export.{name}",
             config={"displayModeBar": True, "toImageButtonOptions": options},
         )
-        page = one_file.figure_page(signed, name, view, current_theme())
-        st.download_button(f"{name}, HTML", page, f"nnguide-{name}.html", on_click="ignore")
+        page = partial(one_file.figure_page, signed, name, view, current_theme())
+        _offer(st, f"{name}, HTML", page, f"nnguide-{name}.html")
 
 
 def report(view: View) -> None:
     """Offer one HTML file with figures, tables and misflagged images that opens without a network."""
     st.subheader("The report")
     st.text("One HTML file with figures, metrics and misflagged images; it opens without a network.")
-    if _prepared(view, "the report"):
-        page = one_file.html_report(view, current_theme())
-        st.download_button("Download report.html", page, "nnguide-report.html", on_click="ignore")
+    _offer(
+        st,
+        "Download report.html",
+        partial(one_file.html_report, view, current_theme()),
+        "nnguide-report.html",
+    )
 
 
-def _prepared(view: View, what: str) -> bool:
-    """Offer to prepare something; what was prepared stays on the page while the run is the same."""
-    name = f"export.{what}.{view.run.id}"
-    if not state.kept(name):
-        st.button(f"Prepare {what}", on_click=state.keep, args=(name, True))
-    return bool(state.kept(name))
+def _offer(place: Any, label: str, made: Callable[[], str | bytes], name: str) -> None:
+    """Offer a file that is made when it is asked for, in another thread."""
+    place.download_button(label, made, name, on_click="ignore")
 
 
-def _offer_detector(view: View) -> None:
-    try:
-        data = _detector_file(view)
-    except UndefinedMetricError as error:
-        st.error(markdown_text(str(error)))
-        return
-    st.download_button("Download detector.nnguide", data, "detector.nnguide", on_click="ignore")
+def _misflagged(view: View, threshold: float) -> int:
+    """Return how many images with a score are false alarms or misses."""
+    return sum(
+        int(((judged.flagged(view.k, threshold) != is_ood) & judged.neighbors.finite).sum())
+        for is_ood, side in ((False, view.evaluation.id), (True, view.evaluation.ood))
+        for judged in side
+    )
 
 
-def _offer(place: DeltaGenerator, label: str, data: str | bytes, name: str) -> None:
-    place.download_button(label, data, name, on_click="ignore", width="stretch")
+def _wrong(table: "pa.Table") -> "pa.Table":
+    """Return the rows of an image table that are false alarms or misses."""
+    return table.filter([each in ("false alarm", "miss") for each in table["decision"].to_pylist()])
+
+
+def _excluded(table: "pa.Table") -> "pa.Table":
+    """Return the rows of a bank table that are to be excluded."""
+    return table.filter(table["exclude"])
 
 
 def _detector_file(view: View) -> bytes:

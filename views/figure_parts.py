@@ -21,7 +21,6 @@ __all__ = [
     "line",
     "signed_figure",
     "thin",
-    "thin_by_k",
 ]
 
 MAX_POINTS = 500  # per curve
@@ -67,13 +66,6 @@ def signed_figure(figure: go.Figure, words: str, theme: Theme) -> go.Figure:
 def thin(count: int) -> NDArray[np.intp]:
     """Return at most 500 ascending rows of count, ends included, evenly spread."""
     return np.linspace(0, count - 1, min(count, MAX_POINTS)).round().astype(np.intp)
-
-
-def thin_by_k(count: int) -> NDArray[np.intp]:
-    """Return at most 500 ascending rows of count, ends included, evenly spread on a log scale."""
-    if count <= MAX_POINTS:
-        return np.arange(count)
-    return np.unique(np.geomspace(1, count, MAX_POINTS).round().astype(np.intp) - 1)
 
 
 def line(x: Any, y: Any, name: str, index: int, theme: Theme, where: str, number: str = ".1%") -> go.Scatter:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import streamlit as st
 
 from nnguide_core.errors import NNGuideError
+from nnguide_core.evaluation import Evaluation
 from nnguide_core.evaluation.checks import class_cautions
 from nnguide_core.records import Role, Run, Threshold
 from views.current import View
@@ -16,6 +17,8 @@ __all__ = [
     "cautions",
     "current_theme",
     "errors_as_sentences",
+    "missing_side",
+    "no_threshold",
     "number",
     "rule_in_words",
     "run_in_a_line",
@@ -62,6 +65,21 @@ def cautions(view: View) -> None:
             st.warning(markdown_text(found.text), icon=":material/warning:")
     for sentence in view.evaluation.cautions:
         st.warning(markdown_text(sentence), icon=":material/warning:")
+
+
+def missing_side(evaluation: Evaluation, what: str) -> str:
+    """Return what to say in the place of what compares ID with OOD; "" where both sides have a score."""
+    for side, datasets in (("ID", evaluation.id), ("OOD", evaluation.ood)):
+        if not datasets:
+            return f"Add {side} images to see {what}."
+        if not any(judged.neighbors.finite.any() for judged in datasets):
+            return f"No {side} image has a score, so {what} cannot be shown."
+    return ""
+
+
+def no_threshold() -> None:
+    """Say why nothing is flagged or passed."""
+    st.info("No test image has a score, so there is no threshold and no image is flagged or passed.")
 
 
 def current_theme() -> Theme:

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from views.figure_parts import PERCENT, Counts, Floats, finish, k_axis, line, thin_by_k
+from views.figure_parts import PERCENT, Counts, Floats, finish, k_axis, line
 from views.text import plotly_text
 from views.theme import MARKERS, Group, Theme, group_of
 
@@ -46,9 +46,8 @@ def score_over_k(
     """
     limits = np.broadcast_to(np.asarray(threshold, dtype=float), np.shape(scores))
     flagged = np.asarray(scores) >= limits
-    keep = thin_by_k(len(ks))
-    figure = go.Figure(line(ks[keep], np.asarray(scores)[keep], "score", 0, theme, "k = %{x}", ".3f"))
-    limit = line(ks[keep], limits[keep], "threshold", 1, theme, "k = %{x}", ".3f")
+    figure = go.Figure(line(ks, np.asarray(scores), "score", 0, theme, "k = %{x}", ".3f"))
+    limit = line(ks, limits, "threshold", 1, theme, "k = %{x}", ".3f")
     limit.line = {"color": theme.accent, "dash": "dash"}
     figure.add_trace(limit)
     _mark_flips(figure, ks, np.asarray(scores), flagged, ood, theme)

@@ -13,9 +13,9 @@ from nnguide_core.projection.reading import WITHIN
 from nnguide_core.records import JobState
 from views import resources, state
 from views.bank_card import served_by
-from views.components.map import ByClass, ByValue, Card, Links, MapEvent, MapReply, image_map, points_inside
+from views.components.map import ByClass, ByValue, Card, Links, MapEvent, MapReply, image_map
 from views.current import View
-from views.frame import cautions, number, run_strip
+from views.frame import cautions, no_threshold, number, run_strip
 from views.map_table import MapTable
 from views.queries import Query, gallery_of, looked_at, query_at
 from views.state import ImageKey
@@ -59,7 +59,7 @@ def map_of(view: View) -> ImageMap | None:
 def choose_points(view: View, places: ImageMap) -> MapTable | None:
     """Let the user choose which datasets are shown; return their images."""
     if view.threshold is None:
-        st.info("There are no ID queries to set a threshold with: set it by value on the scores page.")
+        no_threshold()
         return None
     names = list(dict.fromkeys(part.dataset.name for part in view.evaluation.question.parts))
     before = [name for name in state.kept("map_datasets", names) if name in names]
@@ -200,7 +200,7 @@ def _take(table: MapTable, event: MapEvent) -> None:
         state.open_image(None)
         state.forget(_BANK_IMAGE)
     if event.polygon is not None:
-        state.select(table.selection(points_inside(event.polygon, table.points.positions)))
+        state.select(table.selection(event.selected(table.points)))
     if event.clicked is not None:
         part, at = table.at(event.clicked)
         image = part.images[at].id

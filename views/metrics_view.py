@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import streamlit as st
+from numpy.typing import NDArray
 
+from nnguide_core.evaluation import Evaluation
 from nnguide_core.evaluation.comparison import DifferenceRow, MetricsRow, metrics_table
 from nnguide_core.intervals import Interval
+from nnguide_core.sweep import KSweep
 from views import resources
 from views.current import View
+from views.frame import missing_side
 from views.text import counted, literal
 
 __all__ = [
     "differences_frame",
+    "lines_over_k",
     "metrics_frame",
     "rate",
     "share",
@@ -25,8 +31,11 @@ PASSED = "OOD passed when 95 % of ID is kept"
 FLAGGED = "ID flagged when 95 % of OOD is caught"
 
 
-def show_metrics(rows: Sequence[MetricsRow]) -> None:
-    """Show one table per OOD dataset, one line per detector, and say what was left out."""
+def show_metrics(evaluation: Evaluation, rows: Sequence[MetricsRow]) -> None:
+    """Show an evaluation's rows, one table per OOD dataset, one line per detector, and what was left out."""
+    if missing := missing_side(evaluation, "AUROC, AUPR and both FPRs"):
+        st.info(missing)
+        return
     for name in dict.fromkeys(row.dataset for row in rows):
         block = [row for row in rows if row.dataset == name]
         first = block[0]
@@ -46,10 +55,10 @@ def show_before_and_after(view: View) -> None:
     before, after = st.columns(2)
     with before:
         st.text("as the datasets say")
-        show_metrics(resources.metrics(view.run.question, view.k))
+        show_metrics(view.evaluation, resources.metrics(view.run.question, view.k))
     with after:
         st.text(f"with {counted(len(view.verdicts), 'verdict')} applied")
-        show_metrics(metrics_table(view.judged_by_people, view.k))
+        show_metrics(view.judged_by_people, metrics_table(view.judged_by_people, view.k))
 
 
 def show_differences(rows: Sequence[DifferenceRow]) -> None:
@@ -62,6 +71,15 @@ def show_differences(rows: Sequence[DifferenceRow]) -> None:
         "Paired DeLong; above 0 NNGuide separates better; an interval that holds 0 leaves open which does. "
         f"The p-values are two-sided and not corrected for {len(rows)} comparisons."
     )
+
+
+def lines_over_k(sweep: KSweep) -> dict[str, NDArray[np.float64]]:
+    """Return AUROC and both FPRs for every k, (K,) each, by what they are called in a figure."""
+    return {
+        "AUROC": sweep.auroc,
+        PASSED: sweep.ood_passed_at_id_kept,
+        FLAGGED: sweep.id_flagged_at_ood_caught,
+    }
 
 
 def differences_frame(rows: Sequence[DifferenceRow]) -> pd.DataFrame:

@@ -4,17 +4,16 @@ import pandas as pd
 import streamlit as st
 
 from nnguide_core.datasets.report import kind_of
-from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import NNGUIDE, Part
 from nnguide_core.evaluation.checks import NO_IMAGE
 from views import resources
 from views.current import View
-from views.frame import run_strip
+from views.frame import missing_side, run_strip
 from views.metrics_view import metrics_frame
 from views.queries import gallery_of, hardest, looked_at
 from views.score_board import score_board
 from views.tables import show_table
-from views.text import cell, literal, markdown_text
+from views.text import cell, literal
 from views.why import why
 
 __all__ = ["datasets", "examples", "result"]
@@ -46,20 +45,22 @@ def _without_image(part: Part) -> int:
 
 def result(view: View) -> View:
     """Show the scores under the k and threshold sliders and AUROC and both FPRs; return the view then."""
-    try:
-        view = score_board(view, resources.score_table(view.run.question), key="board")
-    except UndefinedMetricError as error:
-        st.info(markdown_text(f"No histogram and no curves: {error}"))
-        run_strip(view)
-        return view
+    view = score_board(view)
+    if missing := missing_side(view.evaluation, "AUROC and both FPRs"):
+        st.info(missing)
+    else:
+        _metrics(view)
+    run_strip(view)
+    return view
+
+
+def _metrics(view: View) -> None:
     every = resources.metrics(view.run.question, view.k)
     rows = [row for row in every if row.detector == NNGUIDE]
     frame = metrics_frame(rows).drop(columns=["detector", "AUPR, OOD positive", "AUPR, ID positive"])
     frame.insert(0, "OOD dataset", [cell(row.dataset) for row in rows])
     frame.insert(1, "n ID / OOD", [f"{row.id_count:,} / {row.ood_count:,}" for row in rows])
     st.dataframe(frame, hide_index=True, width="stretch")
-    run_strip(view)
-    return view
 
 
 def examples(view: View) -> None:

@@ -1,6 +1,6 @@
 """The report: one HTML file with figures, metrics and misflagged images; it needs no network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 import numpy as np
@@ -10,15 +10,14 @@ from plotly.offline import get_plotlyjs
 
 from nnguide_core.curves import Curve as Rates
 from nnguide_core.curves import Histogram, histogram, pr_curve, roc_curve
-from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import NNGUIDE
 from nnguide_core.evaluation.comparison import MetricsRow
 from views import resources
 from views.charts import Curve, ScoreRow, metric_over_k, precision_recall, roc, score_histogram
 from views.classified import wrongly_classified
 from views.current import View
-from views.frame import number, rule_in_words
-from views.metrics_view import metrics_frame
+from views.frame import missing_side, number, rule_in_words
+from views.metrics_view import lines_over_k, metrics_frame
 from views.neighbours import bank_image
 from views.pictures import as_address
 from views.queries import Query, hardest
@@ -63,27 +62,21 @@ def _page(title: str, body: str, view: View, theme: Theme) -> str:
 
 
 def figures(view: View, theme: Theme) -> dict[str, go.Figure]:
-    """Return the figures of the scores page by name; none where there are no ID or no OOD queries."""
-    if view.threshold is None or not view.evaluation.ood:
+    """Return the figures of the scores page by name; without curves where a side has no score."""
+    if view.threshold is None:
         return {}
-    try:
-        sweep = resources.sweep(view.run.question)
-    except UndefinedMetricError:
-        return {}
-    lines = {
-        "AUROC": sweep.auroc,
-        "OOD passed when 95 % of ID is kept": sweep.ood_passed_at_id_kept,
-        "ID flagged when 95 % of OOD is caught": sweep.id_flagged_at_ood_caught,
-    }
-    return {
-        "scores": _histogram(view, theme),
-        "roc": _threshold_last(roc(_curves(view, "roc"), theme)),
-        "precision-recall": _threshold_last(precision_recall(_curves(view, "pr"), theme)),
-        "over-k": metric_over_k(sweep.ks, lines, view.k, theme),
+    drawn = {"scores": _histogram(view, view.threshold, theme)}
+    if missing_side(view.evaluation, ""):
+        return drawn
+    sweep = resources.sweep(view.run.question)
+    return drawn | {
+        "roc": _threshold_last(roc(_curves(view, roc_curve, view.threshold), theme)),
+        "precision-recall": _threshold_last(precision_recall(_curves(view, pr_curve, view.threshold), theme)),
+        "over-k": metric_over_k(sweep.ks, lines_over_k(sweep), view.k, theme),
     }
 
 
-def _histogram(view: View, theme: Theme) -> go.Figure:
+def _histogram(view: View, threshold: float, theme: Theme) -> go.Figure:
     groups = {}
     for judged in view.evaluation.queries:
         finite = judged.neighbors.finite
@@ -95,7 +88,7 @@ def _histogram(view: View, theme: Theme) -> go.Figure:
         ScoreRow(judged.dataset.name, judged in view.evaluation.ood, *_counts(found, place))
         for place, judged in enumerate(view.evaluation.queries)
     ]
-    return score_histogram(found.edges, rows, view.threshold or 0.0, theme)
+    return score_histogram(found.edges, rows, threshold, theme)
 
 
 def _counts(found: Histogram, place: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -108,14 +101,16 @@ def _threshold_last(figure: go.Figure) -> go.Figure:
     return figure
 
 
-def _curves(view: View, kind: str) -> list[Curve]:
-    make = roc_curve if kind == "roc" else pr_curve
-    id_scores, threshold = view.evaluation.id_scores(NNGUIDE, view.k), view.threshold or 0.0
+def _curves(view: View, make: Callable[..., Rates], threshold: float) -> list[Curve]:
+    """Return the curve of every OOD dataset that has a score."""
+    id_scores = view.evaluation.id_scores(NNGUIDE, view.k)
     curves = []
     for judged in view.evaluation.ood:
         scores = judged.neighbors.score_at(view.k)
-        found = make(id_scores, scores[scores.isfinite()], keep=[threshold])
-        curves.append(Curve(judged.dataset.name, found.x, found.y, _operating_point(found, threshold)))
+        finite = scores[scores.isfinite()]
+        if len(finite):
+            found = make(id_scores, finite, keep=[threshold])
+            curves.append(Curve(judged.dataset.name, found.x, found.y, _operating_point(found, threshold)))
     return curves
 
 
@@ -146,13 +141,16 @@ def _run(view: View) -> str:
 
 
 def _metrics(view: View) -> str:
+    title = "<h2>NNGuide beside the baselines</h2>"
+    if missing := missing_side(view.evaluation, "curves, AUROC, AUPR and both FPRs"):
+        return f"{title}<p>{missing}</p>"
     rows = resources.metrics(view.run.question, view.k)
     blocks = [
         f"<h3>{_text(name)}</h3>{_table([row for row in rows if row.dataset == name])}"
         for name in dict.fromkeys(row.dataset for row in rows)
     ]
     convention = "OOD is the positive class; higher score = more OOD; flagged when score ≥ threshold."
-    return f"<h2>NNGuide beside the baselines</h2><p>{convention}</p>{''.join(blocks)}"
+    return f"{title}<p>{convention}</p>{''.join(blocks)}"
 
 
 def _table(rows: Sequence[MetricsRow]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import streamlit as st
@@ -20,7 +21,7 @@ from nnguide_core import scoring
 from nnguide_core.errors import StoreError
 from nnguide_core.evaluation import NNGUIDE, Evaluation, evaluate
 from nnguide_core.evaluation.comparison import DifferenceRow, MetricsRow, differences, metrics_table
-from nnguide_core.evaluation.explanation import pooled_neighbors, thresholds_over_k
+from nnguide_core.evaluation.explanation import thresholds_over_k
 from nnguide_core.evaluation.maps import ImageMap, elsewhere, find_map
 from nnguide_core.evaluation.questions import ask_demo, open_question
 from nnguide_core.evaluation.queues import QUEUES, Places, Situation, queue
@@ -31,13 +32,13 @@ from nnguide_core.logs import log_to_file
 from nnguide_core.records import Dataset, ImageRef, Run, Threshold, ThresholdKind
 from nnguide_core.settings import DEFAULT_K, workspace_home
 from nnguide_core.store import Workspace
-from nnguide_core.sweep import KSweep, over_k
+from nnguide_core.sweep import BinnedSweep, KSweep
 from views.components.scores import BinnedScores
 from views.farewell import Farewells, this_tab
 from views.handover import Handover
 from views.map_table import MapTable
 from views.map_table import map_table as make_map_table
-from views.score_tables import binned_scores
+from views.score_tables import binned_scores, counted_scores
 from views.upload_memory import cap_uploads
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
 THUMBNAIL_SIDE = 96  # pixels
 LARGE_SIDE = 384
 _HANDOVER = Handover()
+_HELD: WeakValueDictionary[str, Evaluation] = WeakValueDictionary()  # by question, while a session shows them
 _OPENING = threading.Lock()  # held while the workspace is opened for the first time
 
 
@@ -110,20 +112,16 @@ def find_question(name: str) -> Run | None:
     return next((run for run in workspace().runs() if run.question.startswith(name)), None)
 
 
-@st.cache_resource(show_spinner="Opening the run", max_entries=4)
 def evaluation(question: str) -> Evaluation:
-    """Return the answer to a question that the workspace knows.
+    """Return the answer to a question that the workspace knows: the same one to all who hold on to it.
 
     Raises:
         StoreError: there is no such question, or some of it is gone.
     """
-    handed = _HANDOVER.take(question)
-    if handed is not None:
-        return handed
-    run = find_question(question)
-    if run is None:
-        raise StoreError("This workspace does not know the run that the address names: open another one.")
-    return evaluate(open_question(workspace(), run), k=1)
+    found = _HELD.get(question)
+    if found is None:
+        found = _HELD[question] = _evaluation(question)
+    return found
 
 
 def hand_over(answered: Evaluation) -> None:
@@ -139,23 +137,21 @@ def bank_images(question: str) -> dict[str, ImageRef]:
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def score_table(question: str) -> BinnedScores:
-    """Return what the browser draws a question's scores from.
+    """Return what the browser draws a question's scores from; one side is enough.
 
     Raises:
-        UndefinedMetricError: there are no ID or no OOD queries with a score.
+        UndefinedMetricError: no query has a score.
     """
-    return binned_scores(evaluation(question))
+    return binned_scores(evaluation(question), _counted_scores(question))
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
 def sweep(question: str) -> KSweep:
-    """Return AUROC and both FPRs of a question for every k.
+    """Return AUROC and both FPRs of all ID against all OOD queries for every k, NaN where a side has none.
 
     Raises:
-        UndefinedMetricError: there are no ID or no OOD queries with a score.
+        UndefinedMetricError: no query has a score.
     """
-    answered = evaluation(question)
-    return over_k(pooled_neighbors(answered.id), pooled_neighbors(answered.ood))
+    return _counted_scores(question).pooled
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
@@ -227,6 +223,22 @@ def large_picture(dataset: Dataset, image: ImageRef) -> bytes | None:
 def thumbnails(images: Iterable[tuple[Dataset, ImageRef]]) -> dict[str, bytes]:
     """Return small pictures by image id; what cannot be read is left out."""
     return _thumbnail_maker().make(images)
+
+
+@st.cache_resource(show_spinner="Opening the run", max_entries=4)
+def _evaluation(question: str) -> Evaluation:
+    handed = _HANDOVER.take(question)
+    if handed is not None:
+        return handed
+    run = find_question(question)
+    if run is None:
+        raise StoreError("This workspace does not know the run that the address names: open another one.")
+    return evaluate(open_question(workspace(), run), k=1)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _counted_scores(question: str) -> BinnedSweep:
+    return counted_scores(evaluation(question))
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)

@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from nnguide_core.errors import UndefinedMetricError
 from views import resources, state
 from views.charts import metric_over_k
 from views.current import View
-from views.frame import cautions, current_theme, number, run_strip
-from views.metrics_view import show_before_and_after, show_differences, show_metrics
+from views.frame import cautions, current_theme, missing_side, number, run_strip
+from views.metrics_view import lines_over_k, show_before_and_after, show_differences, show_metrics
 from views.neighbours import bank_image
 from views.pictures import as_address
 from views.score_board import score_board
@@ -22,10 +21,7 @@ _HUBS = 10  # busiest bank images shown
 
 def board(view: View) -> View:
     """Show the score board, the strip and the cautions; return the view at what the user has just set."""
-    try:
-        view = score_board(view, resources.score_table(view.run.question), key="board")
-    except UndefinedMetricError as error:
-        st.info(markdown_text(f"No histogram and no curves: {error}"))
+    view = score_board(view)
     run_strip(view)
     cautions(view)
     return view
@@ -39,10 +35,10 @@ def metrics(view: View) -> None:
     applied = bool(view.verdicts) and st.toggle("Show what the verdicts change", value=state.with_verdicts())
     state.set_with_verdicts(applied)
     if not applied:
-        show_metrics(resources.metrics(view.run.question, view.k))
+        show_metrics(view.evaluation, resources.metrics(view.run.question, view.k))
     else:
         show_before_and_after(view)
-    if view.evaluation.ood and st.toggle(
+    if not missing_side(view.evaluation, "") and st.toggle(
         "Is NNGuide really better than each baseline?", key=state.field("differences", default=False)
     ):
         show_differences(resources.differences_from_baselines(view.run.question, view.k))
@@ -51,17 +47,11 @@ def metrics(view: View) -> None:
 def over_k(view: View) -> None:
     """Show AUROC and both FPRs against k, from one search."""
     st.subheader("Every k")
-    try:
-        sweep = resources.sweep(view.run.question)
-    except UndefinedMetricError as error:
-        st.info(markdown_text(f"No curves over k: {error}"))
+    if missing := missing_side(view.evaluation, "AUROC and both FPRs at every k"):
+        st.info(missing)
         return
-    lines = {
-        "AUROC": sweep.auroc,
-        "OOD passed when 95 % of ID is kept": sweep.ood_passed_at_id_kept,
-        "ID flagged when 95 % of OOD is caught": sweep.id_flagged_at_ood_caught,
-    }
-    figure = metric_over_k(sweep.ks, lines, view.k, current_theme())
+    sweep = resources.sweep(view.run.question)
+    figure = metric_over_k(sweep.ks, lines_over_k(sweep), view.k, current_theme())
     st.plotly_chart(figure, theme=None, width="stretch", key="over_k")
     best = int(sweep.ks[int(np.argmax(sweep.auroc))])
     st.caption(

@@ -15,7 +15,7 @@ from nnguide_core.settings import VERDICTS
 from nnguide_core.store import Given
 from views import resources, state
 from views.current import View
-from views.frame import cautions, errors_as_sentences, run_strip
+from views.frame import cautions, errors_as_sentences, no_threshold, run_strip
 from views.metrics_view import show_before_and_after
 from views.pictures import boxed
 from views.queries import Query, gallery_of, looked_at, query_at
@@ -51,7 +51,7 @@ def choose_queue(view: View) -> Found:
     run_strip(view)
     cautions(view)
     if view.threshold is None:
-        st.info("There are no ID queries to set a threshold with: set it by value on the scores page.")
+        no_threshold()
         return Found("", ())
     situation = Situation(view.evaluation, view.k, view.threshold)
     queues = _queues(view, situation)

@@ -31,6 +31,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser().parse_args(arguments)
     if "model" in options:
         _check_model(options)
+    if "ood" in options and not options.id and not options.ood:
+        options.refuse("--id or --ood is needed, or there is nothing to judge")
     if "fraction" in options:
         for name, value in (OFFICIAL if vars(options).get("official") else _USUAL).items():
             if getattr(options, name) is None:
@@ -89,8 +91,15 @@ def _add_score(commands: "_Commands") -> None:
 def _add_evaluate(commands: "_Commands") -> None:
     command = commands.add_parser("evaluate", help="measure how well ID and OOD images are told apart")
     command.add_argument("--bank", type=Path, required=True, help="ID training images for the bank")
-    command.add_argument("--id", type=Path, required=True, nargs="+", help="held-out ID images")
-    command.add_argument("--ood", type=Path, required=True, nargs="+", help="OOD images, one set per path")
+    command.add_argument("--id", type=Path, default=[], nargs="+", help="held-out ID images")
+    command.add_argument(
+        "--ood",
+        type=Path,
+        default=[],
+        nargs="+",
+        help="OOD images, one set per path. Without --id or --ood there are scores, a threshold and what it "
+        "flags, but no AUROC and no FPR",
+    )
     _add_model(command)
     _add_bank(command)
     _add_common(command)

@@ -62,7 +62,8 @@ def evaluated_datasets(options: Namespace, told: Console) -> list[Dataset]:
     """Return the bank, the ID and the OOD datasets of an evaluation, each with another name.
 
     Raises:
-        NNGuideError: a path is unusable, or the bank, all ID or all OOD datasets have no readable image.
+        NNGuideError: a path is unusable, or the bank, all given ID or all given OOD datasets have no image
+            that can be read.
         ValueError: the bank is too small for k.
     """
     asked = [(options.bank, Role.BANK), *((path, Role.ID) for path in options.id)]
@@ -132,7 +133,7 @@ def _class_names(path: Path | None) -> tuple[str, ...] | None:
 def _check_sides(datasets: Iterable[Dataset]) -> None:
     for role, side in ((Role.ID, "ID"), (Role.OOD, "OOD")):
         empty = [each for each in datasets if each.role is role]
-        if not any(each.images for each in empty):
+        if empty and not any(each.images for each in empty):
             reasons = [
                 f"{each.name}/{each.skipped[0].path}: {each.skipped[0].reason}"
                 for each in empty

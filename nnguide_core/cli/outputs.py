@@ -7,12 +7,13 @@ from typing import Any
 
 from nnguide_core.cli.console import Console
 from nnguide_core.datasets.report import Copies, DatasetReport, in_words, report
+from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import Evaluation
 from nnguide_core.evaluation.checks import unknown_labels
-from nnguide_core.evaluation.comparison import MetricsRow, metrics_table
+from nnguide_core.evaluation.comparison import FlaggedRow, MetricsRow, flagged_table, metrics_table
 from nnguide_core.intervals import Interval
 from nnguide_core.names import visible
-from nnguide_core.records import Dataset, ImageRef
+from nnguide_core.records import Dataset, ImageRef, Threshold
 
 __all__ = ["tell_metrics", "tell_report"]
 
@@ -32,16 +33,34 @@ def tell_report(told: Console, datasets: Sequence[Dataset], class_names: Sequenc
 
 
 def tell_metrics(told: Console, evaluation: Evaluation, k: int) -> None:
-    """Tell how well each detector does on each OOD dataset, and why where that is not defined."""
+    """Tell how well each detector does on each OOD dataset, what NNGuide flags, and what is not defined."""
     rows = metrics_table(evaluation, k)
     offered = len(evaluation.question.bank.features)
-    without = [f"{name} is not shown: {reason}\n" for name, reason in evaluation.without.items()]
+    not_defined = _one_sided(evaluation)
+    without = [f"{name} is not shown: {reason}" for name, reason in evaluation.without.items()]
+    try:
+        threshold: float | None = evaluation.threshold(evaluation.default_rule, k)
+    except UndefinedMetricError as error:
+        threshold, not_defined = None, [*not_defined, f"There is no threshold. {error}"]
+    flagged = [] if threshold is None else flagged_table(evaluation, k, threshold)
+    lines = [*_metrics_lines(rows, k), *_flagged_lines(evaluation.default_rule, threshold, flagged)]
     told.say(
-        f"Bank: {evaluation.bank.size:,} of {offered:,} images. {_metrics_text(rows, k)}{''.join(without)}",
+        "\n".join(
+            [
+                f"Bank: {evaluation.bank.size:,} of {offered:,} images. {lines[0]}",
+                *lines[1:],
+                *not_defined,
+                *without,
+                "",
+            ]
+        ),
         bank=evaluation.bank.size,
         bank_images=offered,
         run=json.loads(evaluation.run(k).to_json()),
         metrics=[_row_facts(row) for row in rows],
+        threshold=threshold,
+        flagged=[asdict(row) for row in flagged],
+        not_defined=not_defined,
         without=dict(evaluation.without),
     )
 
@@ -109,7 +128,30 @@ def _why(row: MetricsRow) -> str:
     return f"There is no {' and no '.join(empty)} image with a score{left_out}."
 
 
-def _metrics_text(rows: Sequence[MetricsRow], k: int) -> str:
+def _one_sided(evaluation: Evaluation) -> list[str]:
+    """Return what is not defined where no ID or no OOD dataset was given."""
+    lacking = [side for side, given in (("ID", evaluation.id), ("OOD", evaluation.ood)) if not given]
+    return [
+        f"AUROC, AUPR and both FPRs are not defined: they compare ID with OOD images, and no {side} images "
+        "were given."
+        for side in lacking
+    ]
+
+
+def _flagged_lines(rule: Threshold, threshold: float | None, rows: Sequence[FlaggedRow]) -> list[str]:
+    """Return what NNGuide flags in each dataset as lines for a terminal."""
+    if threshold is None:
+        return []
+    what = "of ID is kept" if rule.kind == "id_kept" else "of OOD is caught"
+    lines = [f"NNGuide flags, where at least {100 * rule.level:g} % {what} (score ≥ {threshold:.4f}):"]
+    for row in rows:
+        unscored = f"; {row.without_score:,} have no score" if row.without_score else ""
+        counts = f"{row.flagged:,} of {row.images:,} images{unscored}"
+        lines.append(f"  {visible(row.dataset)} ({row.role.upper()}): {counts}")
+    return [*lines, ""]
+
+
+def _metrics_lines(rows: Sequence[MetricsRow], k: int) -> list[str]:
     """Return the metrics as lines for a terminal, one block per OOD dataset."""
     lines = [
         f"k = {k}. OOD is the positive class; higher score = more OOD. Flagged when score >= threshold.",
@@ -117,7 +159,7 @@ def _metrics_text(rows: Sequence[MetricsRow], k: int) -> str:
     ]
     for name in dict.fromkeys(row.dataset for row in rows):
         lines += [*_block([row for row in rows if row.dataset == name]), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def _block(rows: Sequence[MetricsRow]) -> list[str]:

@@ -23,12 +23,15 @@ from nnguide_core.intervals import (
     id_flagged_interval,
     ood_passed_interval,
 )
+from nnguide_core.records import Role
 from nnguide_core.settings import DEFAULT_K
 
 __all__ = [
     "DifferenceRow",
+    "FlaggedRow",
     "MetricsRow",
     "differences",
+    "flagged_table",
     "metrics_row",
     "metrics_table",
 ]
@@ -62,6 +65,17 @@ class DifferenceRow:
     difference: Difference | None  # above 0 where NNGuide separates better; None = not defined
 
 
+@dataclass(frozen=True)
+class FlaggedRow:
+    """What one threshold does to the images of one dataset."""
+
+    dataset: str
+    role: Role
+    images: int
+    without_score: int  # of these, those that have no score and so are not flagged
+    flagged: int
+
+
 def metrics_table(
     evaluation: Evaluation, k: int = DEFAULT_K, detectors: Iterable[str] | None = None
 ) -> list[MetricsRow]:
@@ -76,6 +90,24 @@ def metrics_table(
         )
         for judged in evaluation.ood
         for detector in named
+    ]
+
+
+def flagged_table(evaluation: Evaluation, k: int, threshold: float) -> list[FlaggedRow]:
+    """Return how many images of each dataset NNGuide flags, ID before OOD; one side is enough.
+
+    Raises:
+        ValueError: the threshold is NaN or infinite, or k is out of range.
+    """
+    return [
+        FlaggedRow(
+            judged.dataset.name,
+            judged.dataset.role,
+            images=len(judged.features),
+            without_score=len(judged.features) - int(judged.neighbors.finite.sum()),
+            flagged=int(judged.flagged(k, threshold).sum()),
+        )
+        for judged in evaluation.queries
     ]
 
 

@@ -217,9 +217,16 @@ class Evaluation:
             return metrics.threshold_id_kept(self.id_scores(detector, k), rule.level)
         return metrics.threshold_ood_caught(self.ood_scores(detector, k), rule.level)
 
-    def run(self, k: int, rule: Threshold = DEFAULT_THRESHOLD) -> Run:
-        """Return what a number at this k and threshold came from."""
-        return self.question.run(k, rule)
+    @cached_property
+    def default_rule(self) -> Threshold:
+        """At least 95 % of ID kept; where no ID query has a score, at least 95 % of OOD caught."""
+        if any(judged.neighbors.finite.any() for judged in self.id):
+            return DEFAULT_THRESHOLD
+        return Threshold("ood_caught", DEFAULT_THRESHOLD.level)
+
+    def run(self, k: int, rule: Threshold | None = None) -> Run:
+        """Return what a number at this k and threshold (by the default rule if not given) came from."""
+        return self.question.run(k, rule or self.default_rule)
 
 
 def evaluate(

@@ -5,6 +5,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.apps.map import made
+
 APP = "tests/browser/apps/components.py"
 COLORS = {
     "light": {"bank": "#c4c4c4", "miss": "#a63603", "false alarm": "#08306b", "ID passed": "#6ba3d0"},
@@ -179,6 +181,17 @@ def test_a_legend_entry_hides_its_group(view):
     button.click()
     redrawn(view)
     assert painted(view)[LIGHT["miss"]] > 100
+
+
+def test_a_box_leaves_out_the_points_that_the_legend_hides(view):
+    view.get_by_label("select a box").check()
+    drag(view, (0.01, 0.01), (0.99, 0.99))
+    view.get_by_text("count=5000 ").wait_for()
+    view.get_by_role("button", name="bank").click()
+    drag(view, (0.01, 0.01), (0.99, 0.99))
+    expect(view.locator(".status")).not_to_contain_text("5,000 of 5,000")
+    shown = made(5000)[0].groups != 0
+    view.get_by_text(f"count={shown.sum()} ").wait_for()
 
 
 def test_colors_by_score_have_a_ramp_and_by_class_names_that_single_one_out(view):

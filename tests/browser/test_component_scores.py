@@ -79,7 +79,7 @@ def painted(page, selector):
 
 def test_the_sentence_names_k_threshold_and_both_sides_with_their_numbers(view):
     assert re.fullmatch(
-        r"At k = 9 and threshold −58\.\d\d the detector keeps 95\.0 % of ID images \(2,375 of 2,500\) "
+        r"At k = 10 and threshold −57\.\d\d the detector keeps 95\.0 % of ID images \(2,375 of 2,500\) "
         r"and catches \d\d\.\d % of OOD images \([\d,]+ of 2,500\)\.",
         said(view),
     )
@@ -96,7 +96,9 @@ def test_dragging_redraws_without_the_server_and_says_that_it_estimates(view, se
     assert re.search(r"keeps ≈ 75\.0 % of ID images \(1,875 of 2,500\)", said(view))
     assert painted(view, ".histogram") != painted_before
     drag(view, view.locator("input.k"), 1.0)
-    assert said(view).startswith("At k = 1000 and threshold −")
+    assert said(view).startswith("At k = 100 and threshold −")
+    drag(view, view.locator("input.k"), 36 / 99)
+    assert said(view).startswith("At k = 37 and threshold −")
     view.wait_for_timeout(400)
     assert runs(view) == before
 
@@ -114,7 +116,7 @@ def test_letting_go_commits_once_and_brings_exact_numbers(view):
     for _ in range(3):
         view.keyboard.press("ArrowRight")
     view.get_by_text("runs: 1").wait_for()
-    assert heard(view)[0] > 9
+    assert heard(view)[0] == 13
     expect(view.locator(".decision")).to_contain_text(f"At k = {heard(view)[0]} ")
     expect(view.locator(".decision")).not_to_contain_text("≈")
 
@@ -123,7 +125,7 @@ def test_home_and_end_reach_both_ends_of_k(view):
     slider = view.locator("input.k")
     slider.focus()
     view.keyboard.press("End")
-    expect(slider).to_have_attribute("aria-valuetext", "k = 1000")
+    expect(slider).to_have_attribute("aria-valuetext", "k = 100")
     view.keyboard.press("Home")
     view.get_by_text("Choice(k=1,").wait_for()
 
@@ -132,7 +134,7 @@ def test_every_control_has_a_name(view):
     for name in ("k, the bank images that vote", "share of ID images kept"):
         assert view.get_by_label(name).count() == 1
     assert view.get_by_role("radio").count() == 5
-    assert "Score histogram. At k = 9" in view.locator(".histogram").get_attribute("aria-label")
+    assert "Score histogram. At k = 10 " in view.locator(".histogram").get_attribute("aria-label")
     assert "ROC curve" in view.locator(".rates").get_attribute("aria-label")
 
 
@@ -140,7 +142,7 @@ def test_every_control_has_a_name(view):
     ("label", "words", "rule"),
     [
         ("share of OOD caught", r"catches 95\.0 % of OOD images \(2,37[56] of", "ood_caught"),
-        ("score value", r"threshold −58\.\d\d the detector keeps 95\.0 %", "value"),
+        ("score value", r"threshold −57\.\d\d the detector keeps 95\.0 %", "value"),
     ],
 )
 def test_each_rule_holds_what_it_promises(view, label, words, rule):
@@ -214,7 +216,8 @@ def test_at_the_tables_own_level_every_k_is_exact_without_the_server(open_page, 
         {"known": searched(1, 300, 9.0), "known, wrongly classified": searched(2, 40, 8.0)},
         {"near": searched(3, 200, 7.5), "far": searched(4, 100, 5.0)},
     )
-    for row, share in ((0, 0.0), (len(sweep.ks) - 1, 1.0)):
+    assert len(sweep.ks) == 40
+    for row, share in ((0, 0.0), (36, 36 / 39), (39, 1.0)):
         drag(page, page.locator("input.k"), share)
         id_flagged, ood_flagged = (
             sweep.flagged_at_id_kept[row][:2].sum(),

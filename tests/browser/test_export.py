@@ -23,7 +23,7 @@ def downloaded(page, click):
 def test_figures_are_saved_as_svg_and_html_with_their_run(open_page, url, go_to):
     page = open_page(url, height=2400)
     go_to(page, "Export")
-    page.get_by_text("Prepare the figures").click()
+    page.get_by_text("Show the figures").click()
     charts = page.locator(".js-plotly-plot")
     expect(charts).to_have_count(len(FIGURES))
     run = page.get_by_text("run ").filter(has_text="threshold").first.inner_text().split("run ")[1][:8]
@@ -49,8 +49,7 @@ def test_bank_images_put_on_the_list_are_exported_to_be_excluded(open_page, url,
     expect(page.get_by_text("see the export page")).to_be_visible()
     go_to(page, "Export")
     expect(page.get_by_text("put on the list beside a misflagged image (1 now)")).to_be_visible()
-    page.get_by_text("Prepare the bank's tables").click()
-    _, path = downloaded(page, page.get_by_role("button", name="1 to exclude, CSV").click)
+    _, path = downloaded(page, page.get_by_role("button", name="Those to exclude, CSV").click)
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [line["reason"] for line in lines] == ["left out by hand"]

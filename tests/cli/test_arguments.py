@@ -31,6 +31,7 @@ SCORE = ["score", "d.nnguide", "images", "--out", "s.csv"]
         ([*FIT, "--react", "101"], "--react: a percentile in (0, 100] is needed, got 101"),
         ([*FIT, "--class-count", "2.5"], "--class-count: a whole number of 1 or more is needed, got 2.5"),
         (EVALUATE, "--model or --official is needed"),
+        (["evaluate", "--bank", "b", "--model", "demo"], "--id or --ood is needed"),
         ([*EVALUATE, "--official", "--model", "vit_b_16"], "--official is the setting of resnet50"),
         ([*EVALUATE, "--official", "--checkpoint", "own.pth"], "--official is the setting of resnet50"),
     ],

@@ -122,3 +122,38 @@ def test_a_baseline_that_is_missing_has_its_reason(capsys, answered):
     lacking = replace(answered, without={"ViM": "ViM needs the weights of a linear head."})
     assert "ViM is not shown: ViM needs" in told_as_text(capsys, tell_metrics, lacking, 5)
     assert told_as_json(capsys, tell_metrics, lacking, 5)["without"] == lacking.without
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lacking", "how", "flagged"),
+    [
+        ({"ood_sizes": ()}, "OOD", "95 % of ID is kept", "ID 0 (ID): 3 of 60 images"),
+        ({"id_sizes": (), "ood_sizes": (40,)}, "ID", "95 % of OOD is caught", "OOD 0 (OOD): 38 of 40 images"),
+    ],
+)
+def test_one_side_gives_a_threshold_and_what_it_flags_and_says_what_needs_both(
+    capsys, sizes, lacking, how, flagged
+):
+    one_sided = evaluate(make_question(**sizes), baselines=())
+    threshold = one_sided.threshold(one_sided.default_rule, 5)
+    facts = told_as_json(capsys, tell_metrics, one_sided, 5)
+    assert facts["threshold"] == threshold
+    assert facts["run"]["threshold"]["kind"] == one_sided.default_rule.kind
+    (row,) = facts["flagged"]
+    assert f"{row['dataset']} ({row['role'].upper()}): {row['flagged']} of {row['images']} images" == flagged
+    (sentence,) = facts["not_defined"]
+    assert sentence == (
+        f"AUROC, AUPR and both FPRs are not defined: they compare ID with OOD images, and no {lacking} "
+        "images were given."
+    )
+    text = told_as_text(capsys, tell_metrics, one_sided, 5)
+    assert f"NNGuide flags, where at least {how} (score ≥ {threshold:.4f}):\n  {flagged}\n" in text
+    assert sentence in text
+
+
+def test_without_any_score_there_is_no_threshold_and_that_is_said(capsys):
+    with pytest.warns(UserWarning, match="NaN"):
+        nothing = evaluate(without_scores(make_question(ood_sizes=()), Role.ID), baselines=())
+    facts = told_as_json(capsys, tell_metrics, nothing, 5)
+    assert (facts["threshold"], facts["flagged"]) == (None, [])
+    assert facts["not_defined"][-1].startswith("There is no threshold. There are no OOD scores")

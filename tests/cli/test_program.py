@@ -194,6 +194,15 @@ def test_evaluate_prints_every_detector_as_json(photos, capsys):
     assert facts["report"]["leaks"] == facts["cautions"] == []
 
 
+@pytest.mark.parametrize(("side", "images", "flagged"), [("id", 96, 4), ("ood", 20, 19)])
+def test_one_side_is_enough_to_evaluate(photos, capsys, side, images, flagged):
+    given = ["evaluate", "--model", "demo", "--json", "--quiet", "--bank", str(photos / "bank")]
+    assert main([*given, f"--{side}", str(photos / side)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [(each["images"], each["flagged"]) for each in facts["flagged"]] == [(images, flagged)]
+    assert len(facts["not_defined"]) == 1
+
+
 def test_the_bank_that_was_drawn_is_the_one_that_is_told(photos, capsys):
     facts = _evaluated(capsys, photos, "--fraction", "0.25")
     assert (facts["bank"], facts["bank_images"]) == (30, 120)

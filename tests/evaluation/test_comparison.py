@@ -8,7 +8,14 @@ from sklearn.metrics import roc_auc_score
 
 from nnguide_core import intervals, metrics
 from nnguide_core.evaluation import NNGUIDE, Part, evaluate
-from nnguide_core.evaluation.comparison import differences, metrics_row, metrics_table
+from nnguide_core.evaluation.comparison import (
+    FlaggedRow,
+    differences,
+    flagged_table,
+    metrics_row,
+    metrics_table,
+)
+from nnguide_core.records import Role
 from tests.synthetic import make_question
 
 
@@ -50,6 +57,16 @@ def test_a_query_without_a_score_is_left_out_and_counted():
     row = metrics_table(judged)[0]
     assert (row.ood_count, row.left_out) == (19, 1)
     assert not judged.ood[0].flagged(10, -1e9)[3]
+
+
+def test_a_threshold_flags_so_many_of_each_dataset_and_an_image_without_a_score_is_counted_apart():
+    judged = evaluate(spoiled(3), baselines=())
+    id_scores, ood_scores = (each.scores(NNGUIDE, 5) for each in judged.queries)
+    threshold = float(id_scores.median())
+    assert flagged_table(judged, 5, threshold) == [
+        FlaggedRow("ID 0", Role.ID, 60, 0, sum(score >= threshold for score in id_scores.tolist())),
+        FlaggedRow("OOD 0", Role.OOD, 20, 1, sum(score >= threshold for score in ood_scores.tolist())),
+    ]
 
 
 def test_without_ood_there_is_no_row():

@@ -46,11 +46,23 @@ def test_an_image_that_is_in_the_bank_does_not_meet_its_own_row():
     assert not (judged.neighbors.indices == own).any()
 
 
-def test_without_ood_there_are_scores_and_one_threshold():
-    answered = evaluate(make_question(ood_sizes=()), baselines=())
-    assert answered.threshold(Threshold("id_kept", 0.95), 10) < 0
-    with pytest.raises(UndefinedMetricError):
-        answered.threshold(Threshold("ood_caught", 0.95), 10)
+@pytest.mark.parametrize(
+    ("sizes", "usual", "other"),
+    [({"ood_sizes": ()}, "id_kept", "ood_caught"), ({"id_sizes": ()}, "ood_caught", "id_kept")],
+)
+def test_one_side_is_enough_for_scores_and_the_threshold_that_it_sets(sizes, usual, other):
+    answered = evaluate(make_question(**sizes), baselines=())
+    assert answered.default_rule == answered.run(10).threshold == Threshold(usual, 0.95)
+    threshold = answered.threshold(answered.default_rule, 10)
+    caught = sum(int(judged.flagged(10, threshold).sum()) for judged in answered.queries)
+    assert caught == {"id_kept": 3, "ood_caught": 57}[usual]  # of 60 images
+    assert answered.threshold(Threshold("value", -2.0), 10) == -2.0
+    with pytest.raises(UndefinedMetricError, match=f"no {'OOD' if usual == 'id_kept' else 'ID'} scores"):
+        answered.threshold(Threshold(other, 0.95), 10)
+
+
+def test_with_both_sides_the_default_rule_keeps_id(answered):
+    assert answered.default_rule == Threshold("id_kept", 0.95)
 
 
 @pytest.mark.parametrize("wanted", [0, 2])

@@ -14,9 +14,11 @@ from nnguide_core.evaluation import DEFAULT_THRESHOLD
 from nnguide_core.evaluation.own_features import OwnFile, own_question
 from nnguide_core.evaluation.plans import answer
 from nnguide_core.evaluation.questions import keep
+from nnguide_core.evaluation.tables import image_table
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.records import Role, Verdict
 from nnguide_core.settings import BankSettings
+from views.current import View
 from views.state import ImageKey, Selection
 
 APP = Path(__file__).parents[2] / "app.py"
@@ -40,24 +42,30 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Runs of features alone: whole, without ID or OOD queries, ID images also OOD; their fingerprints."""
+    """Runs of features alone, whole and lacking something; their fingerprints."""
     folder = tmp_path_factory.mktemp("features")
     whole = {
         name: written(folder, name, centre) for name, centre in zip(ROLES, (0.6, 0.55, 0.3), strict=True)
     }
-    kinds = {"whole": list(ROLES), "no ID": ["train", "street"], "no OOD": ["train", "test"]}
-    files = {name: OwnFile(whole[name], name, role) for name, role in ROLES.items()}
-    again = OwnFile(whole["test"], "test again", Role.OOD)
-    return {
-        **{kind: computed([files[name] for name in names]) for kind, names in kinds.items()},
-        "both": computed([*files.values(), again]),
+    train, test, street = (OwnFile(whole[name], name, role) for name, role in ROLES.items())
+    far = written(folder, "blank", 0.6, factor=np.float32(2e38))
+    blank = OwnFile(far, "blank", Role.OOD)  # guidance x energy is no finite number: no image has a score
+    kinds = {
+        "whole": [train, test, street],
+        "no ID": [train, street],
+        "no OOD": [train, test],
+        "blank OOD": [train, test, blank],
+        "one OOD blank": [train, test, street, blank],
+        "nothing": [train, blank],
+        "both": [train, test, street, OwnFile(whole["test"], "test again", Role.OOD)],
     }
+    return {kind: computed(files) for kind, files in kinds.items()}
 
 
-def written(folder, name, centre):
+def written(folder, name, centre, factor=4.0):
     rng = np.random.default_rng(len(name))
     features = rng.normal(centre, 0.2, (40, 6)).clip(0).astype(np.float32)
-    np.savez(folder / name, features=features, logits=4 * features[:, :3])
+    np.savez(folder / name, features=features, logits=factor * features[:, :3])
     return folder / f"{name}.npz"
 
 
@@ -96,35 +104,81 @@ def test_a_page_on_own_data_names_its_run_and_has_no_error(runs, page):
     assert "test (40), street (40)" in said(app, "text")
 
 
-@pytest.mark.parametrize(
-    ("page", "sentence"),
-    [
-        ("data", "No histogram and no curves"),
-        ("scores", "No histogram and no curves"),
-        ("map", "no ID queries to set a threshold with"),
-        ("triage", "no ID queries to set a threshold with"),
-        ("export", "Without a threshold there are no decisions to export"),
-    ],
-)
-def test_without_id_queries_a_page_says_what_is_missing(runs, page, sentence):
-    app = shown(page, runs["no ID"])
-    if page == "map":
-        from views import resources
+ONE_SIDED = {  # run -> rule of the threshold, how many of the first query dataset it flags, what is missing
+    "no ID": ("at least 95 % of OOD caught", 38, "Add ID images to see AUROC"),
+    "no OOD": ("at least 95 % of ID kept", 2, "Add OOD images to see AUROC"),
+    "blank OOD": ("at least 95 % of ID kept", 2, "No OOD image has a score, so AUROC"),
+    "one OOD blank": ("at least 95 % of ID kept", 2, ""),
+}
 
-        for job in resources.jobs().all():
-            assert job.wait(240)
-        app.run()
+
+@pytest.mark.parametrize("kind", ONE_SIDED)
+@pytest.mark.parametrize("page", PAGES)
+def test_one_side_is_enough_for_a_threshold_on_every_page(runs, page, kind):
+    rule, _, missing = ONE_SIDED[kind]
+    app = shown(page, runs[kind])
+    if page == "map":
+        app = with_map(app)
+        assert "locates, it never decides" in said(app, "caption")
     assert not app.error
-    assert sentence in said(app, "info")
+    assert f"({rule})" in said(app, "text")
+    assert "no threshold" not in said(app, "info")
+    if page in ("data", "scores"):
+        assert missing in said(app, "info")
+        assert app.get("component_v2") or app.get("bidi_component")
+
+
+@pytest.mark.parametrize("kind", ONE_SIDED)
+def test_one_side_is_enough_for_a_board_with_every_k_and_what_it_flags(runs, kind):
+    from views import resources
+    from views.score_board import _reply as reply
+
+    answered = resources.evaluation(runs[kind])
+    view = View(answered, 7, answered.default_rule, {})
+    table, told = resources.score_table(runs[kind]), reply(view)
+    assert table.edges.shape[0] == answered.k_max == 40
+    assert table.counts.sum(axis=2)[:, 6].tolist() == [
+        int(judged.neighbors.finite.sum()) for judged in answered.queries
+    ]
+    assert told.exact.flagged[0] == ONE_SIDED[kind][1]
+    assert told.choice.threshold == view.threshold
+
+
+@pytest.mark.parametrize("kind", ONE_SIDED)
+def test_one_side_is_enough_for_a_histogram_in_the_report_and_for_every_table(runs, kind):
+    app = shown("export", runs[kind])
+    next(each for each in app.toggle if each.label == "Show the figures").set_value(True).run()
+    assert not app.exception
+    assert not app.error
+    offered = [each.label for each in app.get("download_button")]
+    assert {"scores, HTML", "Download report.html", "Download detector.nnguide"} <= set(offered)
+    assert ("roc, HTML" in offered) == (kind == "one OOD blank")
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_without_ood_queries_a_page_shows_what_is_defined(runs, page):
-    app = shown(page, runs["no OOD"])
+def test_without_any_score_a_page_says_that_nothing_is_flagged(runs, page):
+    app = shown(page, runs["nothing"])
+    app = with_map(app) if page == "map" else app
     assert not app.error
-    assert "queries test (40)" in said(app, "text")
-    if page in ("data", "scores"):
-        assert "No histogram and no curves" in said(app, "info")
+    assert {"data": "There are no scores", "scores": "There are no scores"}.get(
+        page, "No test image has a score, so there is no threshold"
+    ) in said(app, "info")
+
+
+def test_a_rule_that_a_run_cannot_follow_waits_for_one_that_can(runs):
+    app = shown("scores", runs["no ID"], threshold="id_kept:0.9")
+    assert "at least 95 % of OOD caught" in said(app, "text")
+    app.session_state["nnguide.question"] = runs["whole"]
+    app.run()
+    assert "at least 90 % of ID kept" in said(app, "text")
+
+
+def with_map(app):
+    from views import resources
+
+    for job in resources.jobs().all():
+        assert job.wait(240)
+    return app.run()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -388,14 +442,28 @@ def test_two_sessions_lose_nothing_of_each_others_list(runs):
     exclusions.put_back(view, range(9))
 
 
-def test_what_was_prepared_for_download_stays_when_more_is(runs):
+def test_files_are_offered_at_once_and_made_when_they_are_asked_for(runs, monkeypatch):
+    from views import export_page
+
+    made = []
+    for name in ("image_table", "bank_table", "save_detector"):
+        monkeypatch.setattr(export_page, name, lambda *_, name=name: made.append(name))
+    monkeypatch.setattr(export_page.one_file, "html_report", lambda *_: made.append("report"))
     app = shown("export", runs["whole"])
-    for what in ("the report", "the detector file", "the bank's tables", "the tables"):
-        press(app, f"Prepare {what}")
     offered = [each.label for each in app.get("download_button")]
     assert {"Download report.html", "Download detector.nnguide"} <= set(offered)
-    assert {"All 40 bank images, CSV", "All 80 images, CSV"} <= set(offered)
-    assert not [each.label for each in app.button if each.label == "Prepare the report"]
+    assert {"All 40 bank images, CSV", "All 80 test images, CSV"} <= set(offered)
+    assert made == []
+
+
+def test_as_many_images_are_misflagged_as_the_table_holds(runs):
+    from views import export_page, resources
+
+    for kind in ("whole", *ONE_SIDED):
+        answered = resources.evaluation(runs[kind])
+        view = View(answered, 5, answered.default_rule, {})
+        wrong = export_page._wrong(image_table(answered, 5, view.threshold))
+        assert export_page._misflagged(view, view.threshold) == wrong.num_rows > 0
 
 
 def test_what_was_set_aside_is_listed_on_the_data_page(runs):

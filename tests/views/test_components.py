@@ -67,8 +67,8 @@ def test_a_header_that_is_no_json_is_refused():
 @pytest.mark.parametrize(
     ("edges", "counts", "message"),
     [
-        (np.zeros((2, 1)), np.zeros((1, 2, 0), int), r"edges must be \(K, B \+ 1\) for 2 ks, got \(2, 1\)"),
-        (np.zeros((3, 5)), np.zeros((1, 2, 4), int), r"edges must be \(K, B \+ 1\) for 2 ks, got \(3, 5\)"),
+        (np.zeros((2, 1)), np.zeros((1, 2, 0), int), r"edges must be \(K, B \+ 1\) .* got \(2, 1\)"),
+        (np.zeros((0, 5)), np.zeros((1, 0, 4), int), r"edges must be \(K, B \+ 1\) .* got \(0, 5\)"),
         (
             np.zeros((2, 5)),
             np.zeros((1, 2, 5), int),
@@ -78,7 +78,7 @@ def test_a_header_that_is_no_json_is_refused():
 )
 def test_a_table_whose_shapes_disagree_is_refused(edges, counts, message):
     with pytest.raises(ValueError, match=message):
-        BinnedScores(("known",), (False,), np.array([1, 2]), edges, counts)
+        BinnedScores(("known",), (False,), edges, counts)
 
 
 def test_a_choice_is_read_and_nonsense_is_no_choice():
@@ -125,9 +125,7 @@ def test_the_reply_tells_the_area_of_each_ood_dataset_and_the_table_whose_class_
     choice = Choice(3, Threshold("id_kept", 0.95), -4.0)
     told = reply_message(Reply(choice, Exact((1, 2), aupr=(0.5, None))))
     assert told["exact"]["aupr"] == [0.5, None]
-    table = BinnedScores(
-        ("a",), (False,), np.array([1]), np.arange(3.0)[None], np.ones((1, 1, 2), int), unknown=7
-    )
+    table = BinnedScores(("a",), (False,), np.arange(3.0)[None], np.ones((1, 1, 2), int), unknown=7)
     assert table_message(table)[0]["unknown"] == 7
 
 

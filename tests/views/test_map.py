@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from views.components.events import Event
-from views.components.map import ByClass, ByValue, MapEvent, MapPoints, points_inside
+from views.components.map import ByClass, ByValue, MapEvent, MapPoints
 from views.components.map import _coloring_message as coloring_message
 from views.components.map import _merged as merge
+from views.components.map.polygon import points_inside
 
 COORDINATE = st.integers(-20, 20).map(lambda value: value / 4)
 OFF_EDGES = np.array([0.1414213562, 0.0577350269])  # no line through corners holds a point moved by this
@@ -91,13 +92,24 @@ def test_a_ramp_ignores_outliers_and_unknown_values():
 
 
 def test_several_events_come_to_the_last_of_each_kind_and_nothing_cleared_after():
-    outline = [0, 0, 1, 0, 1, 1]
+    outline = {"outline": [0, 0, 1, 0, 1, 1], "hidden": [4]}
     clicked, hovered, drawn = Event("clicked", 3), Event("hovered", 4), Event("polygon", outline)
     merged = merge([hovered, clicked, Event("clicked", 5)], 10)
     assert (merged.hovered, merged.clicked, merged.cleared) == (4, 5, False)
     after = merge([clicked, hovered, Event("cleared", True), drawn], 10)
     assert (after.hovered, after.clicked, after.cleared) == (4, None, True)
     assert after.polygon.tolist() == [[0, 0], [1, 0], [1, 1]]
+    assert after.hidden == (4,)
+
+
+def test_an_outline_selects_the_points_inside_that_the_legend_does_not_hide():
+    points = MapPoints(np.array([[1.0, 1.0], [1.5, 1.0], [1.0, 1.5], [9.0, 1.0]]), np.array([0, 4, 2, 0]))
+    square = {"outline": [0, 0, 2, 0, 2, 2, 0, 2], "hidden": []}
+    drawn = merge([Event("polygon", square)], 4)
+    assert drawn.selected(points).tolist() == [True, True, True, False]
+    partly = merge([Event("polygon", {**square, "hidden": [0, 2]})], 4)
+    assert partly.selected(points).tolist() == [False, True, False, False]
+    assert not MapEvent().selected(points).any()
 
 
 @pytest.mark.parametrize(
@@ -106,9 +118,12 @@ def test_several_events_come_to_the_last_of_each_kind_and_nothing_cleared_after(
         Event("clicked", 10),
         Event("hovered", -1),
         Event("clicked", "3"),
-        Event("polygon", [0, 0, 1, 1]),
-        Event("polygon", [0, 0, 1, 1, 2]),
-        Event("polygon", [0, 0, 1, 1, 2, "x"]),
+        Event("polygon", [0, 0, 1, 0, 1, 1]),
+        Event("polygon", {"outline": [0, 0, 1, 1], "hidden": []}),
+        Event("polygon", {"outline": [0, 0, 1, 1, 2], "hidden": []}),
+        Event("polygon", {"outline": [0, 0, 1, 1, 2, "x"], "hidden": []}),
+        Event("polygon", {"outline": [0, 0, 1, 0, 1, 1]}),
+        Event("polygon", {"outline": [0, 0, 1, 0, 1, 1], "hidden": ["x"]}),
         Event("other", 1),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from views.components.map import ByClass, ByValue, Card, Links, MapPoints, MapReply, image_map, points_inside
+from views.components.map import ByClass, ByValue, Card, Links, MapPoints, MapReply, image_map
 
 CLASSES = ("automobile", "cat <i>", "dog", "ship")
 
@@ -45,19 +45,19 @@ def reply(event):
     points, codes, scores = made(asked())
     chosen = st.session_state
     if event.cleared:
-        chosen["polygon"], chosen["clicked"] = None, None
+        chosen["drawn"], chosen["clicked"] = None, None
     if event.polygon is not None:
-        chosen["polygon"] = event.polygon
+        chosen["drawn"] = event
     if event.clicked is not None:
         chosen["clicked"] = event.clicked
     chosen["hovered"] = event.hovered if event.hovered is not None else chosen.get("hovered")
-    polygon, clicked, card = chosen.get("polygon"), chosen.get("clicked"), None
+    drawn, clicked, card = chosen.get("drawn"), chosen.get("clicked"), None
     if event.hovered is not None:
         name = f"<img src=x onerror='window.broken=1'> {event.hovered}"
         card = Card(
             event.hovered, (name, f"score {scores[event.hovered]:.2f}"), thumbnail(int(codes[event.hovered]))
         )
-    selected = None if polygon is None else points_inside(polygon, points.positions)
+    selected = None if drawn is None else drawn.selected(points)
     chosen["count"] = 0 if selected is None else int(selected.sum())
     return MapReply(selected, None if clicked is None else links(clicked), card)
 

@@ -8,8 +8,8 @@ from views.components.scores import BinnedScores, Choice, Exact, Reply, scores
 
 NAMES = ("known <b>test</b>", "near", "far")
 OOD = (False, True, True)
-KS = np.unique(np.geomspace(1, 1000, 32).round().astype(int))
-BINS = 256
+KS = np.arange(1, 101)
+BINS = 100
 COUNT = 5000
 
 
@@ -39,21 +39,21 @@ def table():
         for index, values in enumerate(sets):
             counts[index, row] = np.histogram(values[row], edges[row])[0]
         wrongly[0, row] = np.histogram(sets[0][row][wrong], edges[row])[0]
-    return BinnedScores(NAMES, OOD, KS, edges, counts, wrongly)
+    return BinnedScores(NAMES, OOD, edges, counts, wrongly)
 
 
 def reply(chosen):
     """Keep what was chosen and answer with exact numbers."""
     sets, _ = sampled()
     choice = chosen or st.session_state.get("choice") or Choice(10, Threshold("id_kept", 0.95), 0.0)
-    row = int(np.argmin(np.abs(choice.k - KS)))
+    row = choice.k - 1
     known, unknown = sets[0][row], np.concatenate([values[row] for values in sets[1:]])
     threshold = choice.threshold
     if choice.rule.kind == "id_kept":
         threshold = float(np.nextafter(np.quantile(known, choice.rule.level, method="inverted_cdf"), np.inf))
     if choice.rule.kind == "ood_caught":
         threshold = float(np.quantile(unknown, 1 - choice.rule.level, method="lower"))
-    choice = Choice(int(KS[row]), choice.rule, threshold)
+    choice = Choice(choice.k, choice.rule, threshold)
     st.session_state["choice"] = choice
     kept = np.quantile(known, 0.95, method="inverted_cdf")
     caught = np.quantile(unknown, 0.05, method="lower")

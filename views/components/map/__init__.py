@@ -29,7 +29,6 @@ __all__ = [
     "MapPoints",
     "MapReply",
     "image_map",
-    "points_inside",
 ]
 
 _CLASSES_COLORED = 8  # as many as the theme has series colours; the other classes share one
@@ -101,7 +100,14 @@ class MapEvent:
     hovered: int | None = None
     clicked: int | None = None
     polygon: NDArray[np.float64] | None = None  # (P, 2) the outline of a box or lasso, in map coordinates
+    hidden: tuple[int, ...] = ()  # places in theme.GROUPS that the legend hid when the outline was drawn
     cleared: bool = False
+
+    def selected(self, points: MapPoints) -> NDArray[np.bool_]:
+        """Return which points the outline selects, (N,): those inside that the legend does not hide."""
+        if self.polygon is None:
+            return np.zeros(len(points.groups), dtype=bool)
+        return points_inside(self.polygon, points.positions) & ~np.isin(points.groups, self.hidden)
 
 
 @dataclass(frozen=True)
@@ -161,8 +167,8 @@ def _merged(events: Sequence[Event], count: int) -> MapEvent:
     for event in events:
         if event.name == "cleared":
             merged = MapEvent(hovered=merged.hovered, cleared=True)
-        elif event.name == "polygon" and (outline := _outline(event.value)) is not None:
-            merged = replace(merged, polygon=outline)
+        elif event.name == "polygon" and (drawn := _drawn(event.value)) is not None:
+            merged = replace(merged, polygon=drawn[0], hidden=drawn[1])
         elif event.name == "hovered" and _is_point(event.value, count):
             merged = replace(merged, hovered=event.value)
         elif event.name == "clicked" and _is_point(event.value, count):
@@ -174,13 +180,14 @@ def _is_point(value: Any, count: int) -> bool:
     return isinstance(value, int) and 0 <= value < count
 
 
-def _outline(value: Any) -> NDArray[np.float64] | None:
-    """Return an outline from x, y, x, y, …; None for anything else."""
-    if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
+def _drawn(value: Any) -> tuple[NDArray[np.float64], tuple[int, ...]] | None:
+    """Return an outline, sent as x, y, x, y, …, and the groups that were hidden; None for anything else."""
+    outline, hidden = (value.get("outline"), value.get("hidden")) if isinstance(value, dict) else (None, None)
+    if not isinstance(outline, list) or len(outline) < 6 or len(outline) % 2 or not isinstance(hidden, list):
         return None
-    if not all(isinstance(part, int | float) for part in value):
+    if not all(isinstance(part, int | float) for part in (*outline, *hidden)):
         return None
-    return np.array(value, dtype=np.float64).reshape(-1, 2)
+    return np.array(outline, dtype=np.float64).reshape(-1, 2), tuple(hidden)
 
 
 @lru_cache(maxsize=4)

@@ -232,11 +232,12 @@ class MapView {
     card.style.top = `${Math.max(0, below ? top - 16 - card.offsetHeight : top + 16)}px`;
   }
 
-  /** Send an outline, drawn in pixels, in the map's coordinates. */
+  /** Send an outline, drawn in pixels, in the map's coordinates, and which groups it does not select: those hidden. */
   select(corners) {
     if (corners.length < 3 || enclosed(corners) < SMALLEST_AREA) return;
     const polygon = thinned(corners, CORNERS).map(([left, top]) => this.camera.toMap(left, top));
-    this.tell("polygon", polygon.flat().map((value) => Number(value.toPrecision(7))));
+    const outline = polygon.flat().map((value) => Number(value.toPrecision(7)));
+    this.tell("polygon", { outline, hidden: [...this.hidden] });
   }
 
   clear() {

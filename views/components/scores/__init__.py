@@ -29,7 +29,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ExactOverK:
-    """What is known exactly at every k of a table, at one level: no estimate is shown where these hold."""
+    """What is known exactly at every k of a table, at one level: no estimate is shown where these hold.
+
+    What needs a side without scores is NaN, and is not asked for.
+    """
 
     level: float
     threshold_id_kept: NDArray[np.floating[Any]]  # (K,)
@@ -43,11 +46,13 @@ class ExactOverK:
 
 @dataclass(frozen=True)
 class BinnedScores:
-    """The scores of D datasets, binned, at each of K values of k; the datasets share the edges at a k."""
+    """The scores of D datasets, binned, for every k from 1 to K; the datasets share the edges at a k.
+
+    One side is enough: what compares both then says in the browser which images are missing.
+    """
 
     names: tuple[str, ...]  # D dataset names, from top to bottom
     ood: tuple[bool, ...]  # D, whether the dataset is OOD in truth
-    ks: NDArray[np.integer[Any]]  # (K,) ascending
     edges: NDArray[np.floating[Any]]  # (K, B + 1) ascending along a row
     counts: NDArray[np.integer[Any]]  # (D, K, B) images per bin
     wrong: NDArray[np.integer[Any]] | None = None  # (D, K, B) those whose class was predicted wrongly
@@ -55,10 +60,9 @@ class BinnedScores:
     unknown: int = 0  # ID images of which nobody knows whether their class was predicted rightly
 
     def __post_init__(self) -> None:
-        bins = self.edges.shape[-1] - 1
-        expected = (len(self.names), len(self.ks), bins)
-        if self.edges.shape != (len(self.ks), bins + 1) or bins < 1:
-            raise ValueError(f"edges must be (K, B + 1) for {len(self.ks)} ks, got {self.edges.shape}.")
+        if self.edges.ndim != 2 or self.edges.shape[0] < 1 or self.edges.shape[1] < 2:
+            raise ValueError(f"edges must be (K, B + 1) with K and B at least 1, got {self.edges.shape}.")
+        expected = (len(self.names), self.edges.shape[0], self.edges.shape[1] - 1)
         for name, counts in (("counts", self.counts), ("wrong", self.wrong)):
             if counts is not None and counts.shape != expected:
                 raise ValueError(f"{name} must be (D, K, B) = {expected}, got {counts.shape}.")
@@ -130,7 +134,7 @@ def binned_scores(
     """Return the core's table as this component draws it.
 
     Args:
-        sweep: counts per group, ID groups before OOD groups.
+        sweep: counts per group for every k, ID groups before OOD groups.
         wrong: group -> dataset, for groups that hold a dataset's wrongly classified images. The dataset's
             own group then holds the others, and both are drawn as one row.
         unknown: ID images among those others whose class the model does not know, or that have none.
@@ -147,7 +151,6 @@ def binned_scores(
     return BinnedScores(
         names=tuple(sweep.groups[row] for row in rows),
         ood=tuple(row >= sweep.id_groups for row in rows),
-        ks=sweep.ks,
         edges=edges,
         counts=by_group[rows] + wrongly,
         wrong=wrongly if wrong else None,
@@ -179,7 +182,7 @@ def _exact_over_k(sweep: BinnedSweep, rows: Sequence[int], parts: Mapping[str, i
         flagged_at_ood_caught=joined(sweep.flagged_at_ood_caught),
         passed_when_kept=sweep.pooled.ood_passed_at_id_kept,
         flagged_when_caught=sweep.pooled.id_flagged_at_ood_caught,
-        auroc=np.stack([one.auroc for one in sweep.sweeps]),
+        auroc=np.array([one.auroc for one in sweep.sweeps]),
     )
 
 
@@ -190,7 +193,6 @@ def _places(parts: Mapping[str, int], name: str) -> list[int]:
 def _table_message(table: BinnedScores) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     datasets = [{"name": literal(name), "ood": ood} for name, ood in zip(table.names, table.ood, strict=True)]
     arrays: dict[str, NDArray[Any]] = {
-        "ks": table.ks.astype(np.uint32),
         "edges": table.edges.astype(np.float64),
         "counts": table.counts.astype(np.uint32),
     }
@@ -198,6 +200,7 @@ def _table_message(table: BinnedScores) -> tuple[dict[str, Any], dict[str, NDArr
         arrays["wrong"] = table.wrong.astype(np.uint32)
     header: dict[str, Any] = {
         "datasets": datasets,
+        "ks": table.edges.shape[0],
         "bins": table.edges.shape[1] - 1,
         "level": None,
         "unknown": table.unknown,

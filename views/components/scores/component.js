@@ -53,7 +53,7 @@ class ScoresView {
 
   connect() {
     const [k, threshold] = [this.find("input.k"), this.find("input.threshold")];
-    k.addEventListener("input", () => this.choose({ k: this.table.ks[k.valueAsNumber] }));
+    k.addEventListener("input", () => this.choose({ k: k.valueAsNumber }));
     threshold.addEventListener("input", () => this.choose(this.fromSlider(threshold.valueAsNumber)));
     for (const slider of [k, threshold]) slider.addEventListener("change", () => this.commitSoon());
     for (const radio of this.root.querySelectorAll("input[name=rule]")) {
@@ -87,7 +87,8 @@ class ScoresView {
 
   useTable(table) {
     this.table = table;
-    this.find("input.k").max = table.ks.length - 1;
+    this.hasWrong = table.wrong?.some((images) => images > 0) ?? false;
+    this.find("input.k").max = table.ks;
     this.draw();
   }
 
@@ -137,19 +138,19 @@ class ScoresView {
   }
 
   redraw() {
-    if (!this.table || !this.root.isConnected) return;
-    const kIndex = nearestIndex(this.table.ks, this.choice.k);
+    if (!this.table || !this.choice.k || !this.root.isConnected) return;
     const colors = currentPalette(this.palettes, this.root);
     const font = getComputedStyle(this.find(".scores")).fontFamily;
     const kind = this.find("input[name=curve]:checked").value;
-    this.state = evaluate(this.table, kIndex, this.choice, this.told());
+    const choice = { ...this.choice, k: Math.min(this.choice.k, this.table.ks) };
+    this.state = evaluate(this.table, choice, this.told());
     addAreas(this.table, this.state, this.aupr);
     this.sizeCanvases();
     drawHistogram(this.find(".histogram"), this.state, colors, font);
-    drawRates(this.find(".rates"), this.state, kind, colors, font);
     this.showLegend(colors);
-    this.showControls(kIndex);
+    this.showControls();
     this.showWords(kind);
+    this.showCurves(kind, colors, font);
   }
 
   /** What the server computed for exactly this choice, or null. */
@@ -164,9 +165,9 @@ class ScoresView {
     setHeight(this.find(".rates"), ratesHeight(this.state, height));
   }
 
-  showControls(kIndex) {
+  showControls() {
     const [k, threshold] = [this.find("input.k"), this.find("input.threshold")];
-    k.valueAsNumber = kIndex;
+    k.valueAsNumber = this.state.k;
     k.setAttribute("aria-valuetext", `k = ${this.state.k}`);
     this.find(".k-value").value = `k = ${this.state.k}`;
     threshold.valueAsNumber = this.toSlider();
@@ -175,12 +176,23 @@ class ScoresView {
     this.find(".threshold-value").value = shown;
     this.find(".threshold-name").textContent = SLIDER_NAMES[this.choice.kind];
     this.find(`input[name=rule][value="${this.choice.kind}"]`).checked = true;
+    for (const [kind, side] of [["id_kept", "id"], ["ood_caught", "ood"]]) {
+      this.find(`input[name=rule][value="${kind}"]`).disabled = !this.state[side].total;
+    }
+  }
+
+  /** Draw the curves, or say in their place which images are missing. */
+  showCurves(kind, colors, font) {
+    const missing = missingWords(this.state, "curves");
+    this.find(".missing").textContent = missing;
+    for (const part of [".rates", ".curves"]) this.find(part).hidden = missing !== "";
+    if (!missing) drawRates(this.find(".rates"), this.state, kind, colors, font);
   }
 
   /** Say what every colour and the hatching mean, and of which images nobody knows whether they are wrong. */
   showLegend(colors) {
     const entries = this.groups.map(({ glyph, words, index }) => [`${glyph} ${words}`, colors.groups[index]]);
-    if (this.table.wrong?.some((images) => images > 0)) {
+    if (this.hasWrong) {
       entries.push(["hatched: class predicted wrongly", hatchedBackground(colors)]);
     }
     const drawn = JSON.stringify(entries);
@@ -227,14 +239,6 @@ function setHeight(canvas, height) {
   if (canvas.style.height !== wanted) canvas.style.height = wanted;
 }
 
-function nearestIndex(values, wanted) {
-  let nearest = 0;
-  values.forEach((value, index) => {
-    if (Math.abs(value - wanted) < Math.abs(values[nearest] - wanted)) nearest = index;
-  });
-  return nearest;
-}
-
 /** One sentence: what the detector does at this k and threshold, with how many of how many. */
 function decisionWords(state) {
   const { id, ood } = state;
@@ -254,7 +258,7 @@ function decisionWords(state) {
 
 /** Both conventions of "at 95 %" in words, with the numbers of images. */
 function conventionWords(state, rates) {
-  if (!rates) return "Rates for both sides need ID and OOD images.";
+  if (!rates) return missingWords(state, "rates at 95 %");
   const about = rates.exact ? "" : "≈ ";
   const at = `${Number((100 * rates.level).toFixed(1))} %`;
   return (

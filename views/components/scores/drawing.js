@@ -115,7 +115,7 @@ function drawRowTitle(context, dataset, top, width, colors) {
   const [glyph, found, share] = dataset.ood
     ? ["◇", total - flagged, "passed (misses)"]
     : ["✕", flagged, "flagged (false alarms)"];
-  const result = total ? `${glyph} ${percent(found / total)} ${share}` : "no images";
+  const result = total ? `${glyph} ${percent(found / total)} ${share}` : "no image has a score";
   context.textBaseline = "middle";
   context.textAlign = "right";
   context.fillStyle = colors.groups[dataset.ood ? PASSED.ood : FLAGGED.id];
@@ -172,15 +172,8 @@ function drawRates(canvas, state, kind, colors, font) {
   const box = { left: 52, top: 8, width: width - 64, height: height - 56 - NAME_HEIGHT * shown.length };
   context.font = `13px ${font}`;
   drawRateAxes(context, box, kind, colors);
-  if (!shown.length) return drawNotice(context, box, colors);
   shown.forEach((dataset, index) => drawCurve(context, box, state, dataset, index, kind, colors));
   drawCurveNames(context, box, shown, kind, colors);
-}
-
-function drawNotice(context, box, colors) {
-  context.fillStyle = colors.muted;
-  context.textAlign = "center";
-  context.fillText("needs ID and OOD images", box.left + box.width / 2, box.top + box.height / 2);
 }
 
 function drawRateAxes(context, box, kind, colors) {

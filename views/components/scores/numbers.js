@@ -1,19 +1,19 @@
 // What the binned table says at one k and one threshold. Counts are per bin; the threshold's own bin is shared
 // out evenly, which is an estimate. At the table's own level the exact thresholds and counts are at hand.
 
-/** The datasets at one k: counts per bin, wrongly classified counts per bin, totals. */
-function datasetsAt(table, kIndex) {
+/** The datasets at one k: counts per bin, wrongly classified counts per bin, totals. Row k - 1 of a table is k's. */
+function datasetsAt(table, k) {
   const bins = table.bins;
   return table.datasets.map(({ name, ood }, index) => {
-    const start = (index * table.ks.length + kIndex) * bins;
+    const start = (index * table.ks + k - 1) * bins;
     const counts = table.counts.subarray(start, start + bins);
     return { name, ood, counts, wrong: table.wrong?.subarray(start, start + bins), total: sum(counts) };
   });
 }
 
-function edgesAt(table, kIndex) {
+function edgesAt(table, k) {
   const width = table.bins + 1;
-  return table.edges.subarray(kIndex * width, (kIndex + 1) * width);
+  return table.edges.subarray((k - 1) * width, k * width);
 }
 
 function sum(values) {
@@ -81,22 +81,23 @@ function areaUnder(x, y) {
 }
 
 /** The exact threshold and flagged counts of a rule at the table's own level, or null. */
-function exactAt(table, kIndex, choice) {
+function exactAt(table, choice) {
   if (table.level === null || Math.abs(choice.level - table.level) > 1e-9 || choice.kind === "value") return null;
   const [thresholds, flagged] = {
     id_kept: [table.thresholdIdKept, table.flaggedAtIdKept],
     ood_caught: [table.thresholdOodCaught, table.flaggedAtOodCaught],
   }[choice.kind];
-  const counts = table.datasets.map((_, index) => flagged[index * table.ks.length + kIndex]);
-  return { threshold: thresholds[kIndex], flagged: counts };
+  const row = choice.k - 1;
+  return { threshold: thresholds[row], flagged: table.datasets.map((_, index) => flagged[index * table.ks + row]) };
 }
 
 /** Everything that is drawn and said for a choice of k and threshold; exact tells whether it is an estimate. */
-function evaluate(table, kIndex, choice, told) {
-  const datasets = datasetsAt(table, kIndex);
-  const edges = edgesAt(table, kIndex);
+function evaluate(table, choice, told) {
+  const { k } = choice;
+  const datasets = datasetsAt(table, k);
+  const edges = edgesAt(table, k);
   const sides = [pooled(datasets, false, table.bins), pooled(datasets, true, table.bins)];
-  const exact = told ?? exactAt(table, kIndex, choice);
+  const exact = told ?? exactAt(table, choice);
   const threshold = exact?.threshold ?? thresholdOf(choice, ...sides, edges);
   datasets.forEach((dataset, index) => {
     dataset.flagged = exact?.flagged[index] ?? flaggedOf(dataset.counts, edges, threshold);
@@ -106,7 +107,15 @@ function evaluate(table, kIndex, choice, told) {
   });
   const [id, ood] = sides;
   addRates(datasets, id);
-  return { k: table.ks[kIndex], kIndex, threshold, edges, datasets, id, ood, exact: exact !== null };
+  return { k, threshold, edges, datasets, id, ood, exact: exact !== null };
+}
+
+/** What to say where something compares both sides and one has no score; "" where both have some. */
+function missingWords({ datasets, id, ood }, what) {
+  if (id.total && ood.total) return "";
+  const side = id.total ? "OOD" : "ID";
+  const isGiven = datasets.some((dataset) => dataset.ood === (side === "OOD"));
+  return isGiven ? `No ${side} image has a score, so there are no ${what}.` : `Add ${side} images to see the ${what}.`;
 }
 
 /** Give every OOD dataset its curve. */
@@ -117,12 +126,12 @@ function addRates(datasets, id) {
 }
 
 /** Name the area under both curves of every OOD dataset, exact where the table or the server knows it. */
-function addAreas(table, { datasets, id, k, kIndex }, aupr) {
+function addAreas(table, { datasets, id, k }, aupr) {
   const unknown = datasets.filter((dataset) => dataset.ood);
   unknown.forEach((dataset, index) => {
     if (!dataset.rates) return;
     const { falseAlarms, caught } = dataset.rates;
-    const auroc = table.auroc?.[index * table.ks.length + kIndex];
+    const auroc = table.auroc?.[index * table.ks + k - 1];
     const told = aupr?.k === k ? (aupr.values[index] ?? undefined) : undefined;
     dataset.areas = {
       roc: inWords("AUROC", auroc, areaUnder(falseAlarms, caught)),
@@ -150,7 +159,7 @@ function conventionsOf(table, state, told) {
   if (!id.total || !ood.total) return null;
   const level = told?.level ?? table.level ?? 0.95;
   if (told?.conventions) return { level, exact: true, ...told.conventions };
-  if (table.level !== null) return { level, exact: true, ...knownConventions(table, state.kIndex) };
+  if (table.level !== null) return { level, exact: true, ...knownConventions(table, state.k) };
   const kept = thresholdPassing(id.counts, edges, id.total, level);
   const caught = thresholdPassing(ood.counts, edges, ood.total, 1 - level);
   return {
@@ -161,7 +170,7 @@ function conventionsOf(table, state, told) {
   };
 }
 
-const knownConventions = (table, kIndex) => ({
-  passedWhenKept: table.passedWhenKept[kIndex],
-  flaggedWhenCaught: table.flaggedWhenCaught[kIndex],
+const knownConventions = (table, k) => ({
+  passedWhenKept: table.passedWhenKept[k - 1],
+  flaggedWhenCaught: table.flaggedWhenCaught[k - 1],
 });
