@@ -14,6 +14,7 @@ from nnguide_core.bank import FeatureBank
 from nnguide_core.errors import StoreError
 from nnguide_core.files import load_tensors, save_tensors
 from nnguide_core.logs import refusals_noted
+from nnguide_core.networks import linear
 from nnguide_core.records import current_versions
 from nnguide_core.settings import BankSettings
 
@@ -106,12 +107,9 @@ def _head(tensors: Mapping[str, Tensor]) -> nn.Linear | None:
         return None
     if weight.ndim != 2 or not weight.is_floating_point():
         raise ValueError(f"its head has {weight.dtype} weights of shape {tuple(weight.shape)}.")
-    classes, width = weight.shape
-    if bias is not None and bias.shape != (classes,):
-        raise ValueError(f"its head has weights for {classes} classes and a bias of {tuple(bias.shape)}.")
-    head = nn.Linear(width, classes, bias=bias is not None, device="meta", dtype=weight.dtype)
-    head.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
-    return head.requires_grad_(False)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"its head has weights for {len(weight)} classes and a bias of {tuple(bias.shape)}.")
+    return linear(weight, bias)
 
 
 def _check(saved: SavedDetector) -> None:

@@ -1,17 +1,17 @@
 """Background jobs: long work that outlives a page's refresh, once per key, in this process and in all others.
 
-A job lives in the process that started it, not in a browser session. Heavy jobs run one at a time, in the
-order in which they were started. Work that another process does already is waited for, not done twice.
+A job lives in the process that started it, not in a browser session. Jobs run one at a time, in the order in
+which they were started. Work that another process does already is waited for, not done twice.
 """
 
+import atexit
 import errno
 import logging
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -31,7 +31,6 @@ _LOG = logging.getLogger(__name__)
 _KEEP_SECONDS = 3600.0  # how long a finished job is shown
 _KEEP_RECORDS = timedelta(days=7)
 _MOST_KEPT = 50  # finished jobs
-_UNFINISHED = (JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED)
 _PAUSE = 0.1  # seconds between two looks at whether a waiting job was cancelled
 _GOODBYE_SECONDS = 2.0  # how long the end of the program waits for cancelled jobs
 _OS_REASONS = {
@@ -66,9 +65,22 @@ class JobContext:
 
 
 class Job(Generic[T]):
-    """One piece of work under way, or over. Any thread may look at it, wait for it or cancel it."""
+    """One piece of work under way, or over. Any thread may look at it, wait for it or cancel it.
 
-    def __init__(self, key: str, title: str, about: Mapping[str, Any]) -> None:
+    Args:
+        key: says what is computed.
+        title: the work in words.
+        about: JSON-able; what is needed to start the work again.
+        withdraw: ends the job at once if it has not begun.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        title: str,
+        about: Mapping[str, Any],
+        withdraw: Callable[["Job[Any]"], None] = lambda _: None,
+    ) -> None:
         self.key = key
         self.title = title
         self.about = about
@@ -80,6 +92,7 @@ class Job(Generic[T]):
         self.started = datetime.now(UTC)
         self.finished: datetime | None = None
         self.is_interrupted = False
+        self._withdraw = withdraw
         self._cancelling = threading.Event()
         self._over = threading.Event()
 
@@ -106,23 +119,38 @@ class Job(Generic[T]):
         )
 
     def cancel(self) -> None:
-        """Ask the job to stop, for everyone who watches it; it ends when its work looks up."""
+        """Ask the job to stop, for everyone who watches it: at once, or when its work looks up."""
         self._cancelling.set()
+        self._withdraw(self)
 
     def interrupt(self) -> None:
         """Ask the job to stop because the program ends; it can be started again later."""
         self.is_interrupted = True
-        self._cancelling.set()
+        self.cancel()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job is over, at most timeout seconds; return whether it is."""
         return self._over.wait(timeout)
 
     def end(self, state: JobState, error: str = "") -> None:
-        """Take down how the job ended; for Jobs alone."""
+        """Take down how the job ended; for Jobs alone, which says that it is over once others may know."""
         self.error, self.note, self.finished = error, "", datetime.now(UTC)
         self.state = state
+
+    def be_over(self) -> None:
+        """Let those go on who wait for the job; for Jobs alone."""
         self._over.set()
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A job with its work, and the lock that keeps other processes from doing the same."""
+
+    job: Job[Any]
+    work: Callable[[JobContext], Any]
+    lock: ExitStack = field(default_factory=ExitStack)
+    is_locked: bool = False
+    problem: BaseException | None = None  # why the lock cannot be had, which fails the job
 
 
 class Jobs:
@@ -130,16 +158,17 @@ class Jobs:
 
     Args:
         workspace: keeps the records that outlive the process, and the locks between processes.
-        heavy: how many heavy jobs run at once.
     """
 
-    def __init__(self, workspace: Workspace, heavy: int = 1) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._turns = _Turns(heavy)
         self._jobs: dict[str, Job[Any]] = {}
+        self._waiting: list[_Entry] = []  # in the order of their start
+        self._running: Job[Any] | None = None
+        self._thread: threading.Thread | None = None  # works through those that wait, and ends with them
         self._guard = threading.Lock()
         self._forget_old_records()
-        weakref.finalize(self, _stop_all, self._jobs)
+        atexit.register(self.close)
 
     def start(
         self,
@@ -148,7 +177,6 @@ class Jobs:
         work: Callable[[JobContext], T],
         *,
         about: Mapping[str, Any] | None = None,
-        heavy: bool = True,
     ) -> Job[T]:
         """Start work in the background, or return the job that does it already.
 
@@ -158,18 +186,20 @@ class Jobs:
             work: called with a JobContext in a thread. It looks into the workspace first, since another
                 process may just have done the same, and returns something small: it is kept in memory.
             about: JSON-able; what is needed to start the work again after a restart.
-            heavy: whether it waits for the other heavy jobs.
         """
         with self._guard:
             self._forget_old_jobs()
             if (running := self._jobs.get(key)) is not None and not running.is_over:
                 return running
-            job: Job[T] = Job(key, title, dict(about or {}))
+            job: Job[T] = Job(key, title, dict(about or {}), self._withdraw)
             self._jobs[key] = job
-            if heavy:
-                self._turns.expect(job)
-        arguments = (job, work, heavy)
-        threading.Thread(target=self._run, args=arguments, name=f"job {key[:40]}", daemon=True).start()
+        entry = _Entry(job, work)
+        with Outcome() as starting:
+            if self._may_begin(entry):
+                self._remember(job)
+            self._line_up(entry)
+        if starting.error is not None:
+            self._end(entry, starting.error)
         return job
 
     def get(self, key: str) -> Job[Any] | None:
@@ -188,7 +218,7 @@ class Jobs:
         return tuple(
             replace(record, state=JobState.INTERRUPTED)
             for record in self._workspace.job_records()
-            if record.state in _UNFINISHED and not self._is_alive(record.key)
+            if not record.state.is_finished and not self._is_alive(record.key)
         )
 
     def forget(self, key: str) -> None:
@@ -202,29 +232,81 @@ class Jobs:
 
     def close(self) -> None:
         """Interrupt every job and wait a moment for them to end."""
-        _stop_all(self._jobs)
+        left = [job for job in self.all() if not job.is_over]
+        for job in left:
+            job.interrupt()
+        deadline = time.monotonic() + _GOODBYE_SECONDS
+        for job in left:
+            job.wait(max(0.0, deadline - time.monotonic()))
 
-    def _run(self, job: Job[T], work: Callable[[JobContext], T], heavy: bool) -> None:
-        with Outcome() as locking, self._lock(job):
-            self._remember(job)
-            with Outcome() as working, self._turns.turn(job) if heavy else nullcontext():
-                job.state, job.note = JobState.RUNNING, ""
-                self._remember(job)
-                job.result = work(JobContext(job))
-            self._end(job, working.error)
-            # The record must say so before the lock is free, or others take the job for interrupted.
-            self._remember(job)
-        self._turns.leave(job)
-        if not job.is_over:
-            self._end(job, locking.error)
+    def _line_up(self, entry: _Entry) -> None:
+        """Let the job wait for its turn; a thread that cannot be started is an error of this job alone."""
+        with self._guard:
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="jobs", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._waiting.append(entry)
+            self._say_what_is_waited_for()
 
-    def _lock(self, job: Job[Any]) -> AbstractContextManager[None]:
-        if self._workspace.is_locked(_lock_name(job.key)):
-            self._turns.leave(job)  # nobody here should wait for what another process does
-            job.note = "Another process is doing this already; waiting for it."
-        return self._workspace.lock(_lock_name(job.key), cancelled=lambda: job.is_cancelling)
+    def _work(self) -> None:
+        while (entry := self._next()) is not None:
+            with Outcome() as working:
+                self._do(entry)
+            self._end(entry, working.error)
 
-    def _end(self, job: Job[Any], error: BaseException | None) -> None:
+    def _next(self) -> _Entry | None:
+        """Return the first job that may begin, once there is one; None when no job waits."""
+        while True:
+            with self._guard:
+                entry = next((each for each in self._waiting if self._may_begin(each)), None)
+                self._running = None if entry is None else entry.job
+                if entry is not None:
+                    self._waiting.remove(entry)
+                elif not self._waiting:
+                    self._thread = None
+                    return None
+                self._say_what_is_waited_for()
+            if entry is not None:
+                return entry
+            time.sleep(_PAUSE)
+
+    def _may_begin(self, entry: _Entry) -> bool:
+        """Take the job's lock, and return whether the job has it, or fails for want of it."""
+        if not entry.is_locked:
+            lock = self._workspace.lock(_lock_name(entry.job.key), cancelled=lambda: True)
+            with Outcome() as locking:
+                entry.lock.enter_context(lock)
+            entry.is_locked = locking.error is None
+            entry.problem = None if isinstance(locking.error, CancelledError) else locking.error
+        return entry.is_locked or entry.problem is not None
+
+    def _do(self, entry: _Entry) -> None:
+        if entry.problem is not None:
+            raise entry.problem
+        job, context = entry.job, JobContext(entry.job)
+        job.state, job.note = JobState.RUNNING, ""
+        self._remember(job)
+        context.check()
+        job.result = entry.work(context)
+
+    def _say_what_is_waited_for(self) -> None:
+        for entry in self._waiting:
+            if not entry.is_locked:
+                entry.job.note = "Another process is doing this already; waiting for it."
+            elif self._running is not None:
+                entry.job.note = f"Waiting for: {self._running.title}"
+
+    def _withdraw(self, job: Job[Any]) -> None:
+        """End a job that has not begun."""
+        with self._guard:
+            found = [entry for entry in self._waiting if entry.job is job]
+            self._waiting = [entry for entry in self._waiting if entry.job is not job]
+        for entry in found:
+            self._end(entry, CancelledError(f"{job.title} was stopped before it began."))
+
+    def _end(self, entry: _Entry, error: BaseException | None) -> None:
+        job = entry.job
         if error is None:
             job.end(JobState.DONE)
         elif isinstance(error, CancelledError):
@@ -233,6 +315,13 @@ class Jobs:
             job.end(JobState.FAILED, in_words(error) or self._unexpected(job, error))
         words = (job.state, job.seconds, job.title, job.error and f" - {job.error}")
         _LOG.info("job %s after %.1f s: %s%s", *words)
+        with Outcome() as closing, entry.lock:
+            # The record must say so before the lock is free, or others take the job for interrupted.
+            if entry.is_locked:
+                self._remember(job)
+        if closing.error is not None:
+            _LOG.warning("the lock of %s is not free: %r", job.title, closing.error)
+        job.be_over()
 
     def _unexpected(self, job: Job[Any], error: BaseException) -> str:
         _LOG.error("unexpected in %s", job.title, exc_info=error)
@@ -277,65 +366,5 @@ def in_words(error: BaseException) -> str:
     return ""
 
 
-class _Turns:
-    """Lets a limited number of jobs run at once, the one started first before the others."""
-
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._running: list[Job[Any]] = []
-        self._waiting: list[Job[Any]] = []
-        self._condition = threading.Condition()
-
-    def expect(self, job: Job[Any]) -> None:
-        """Keep the place of a job that will soon ask for its turn, whatever its thread does first."""
-        with self._condition:
-            if job not in self._waiting:
-                self._waiting.append(job)
-
-    def leave(self, job: Job[Any]) -> None:
-        """Let the others pass a job that is not about to ask for its turn."""
-        with self._condition:
-            if job in self._waiting:
-                self._waiting.remove(job)
-                self._condition.notify_all()
-
-    @contextmanager
-    def turn(self, job: Job[Any]) -> Iterator[None]:
-        """Wait for the job's turn, and keep it while the block runs."""
-        with self._condition:
-            self._wait(job)
-            self._running.append(job)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._running.remove(job)
-                self._condition.notify_all()
-
-    def _wait(self, job: Job[Any]) -> None:
-        self.expect(job)
-        try:
-            while len(self._running) >= self._places or min(self._waiting, key=_start) is not job:
-                if job.is_cancelling:
-                    raise CancelledError(f"{job.title} was stopped before it began.")
-                job.note = f"Waiting for: {', '.join(other.title for other in self._running)}"
-                self._condition.wait(_PAUSE)
-        finally:
-            self._waiting.remove(job)
-
-
-def _start(job: Job[Any]) -> datetime:
-    return job.started
-
-
 def _lock_name(key: str) -> str:
     return f"job {key}"
-
-
-def _stop_all(jobs: dict[str, Job[Any]]) -> None:
-    running = [job for job in list(jobs.values()) if not job.is_over]
-    for job in running:
-        job.interrupt()
-    deadline = time.monotonic() + _GOODBYE_SECONDS
-    for job in running:
-        job.wait(max(0.0, deadline - time.monotonic()))

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["Network", "device_of", "head_logits", "move", "plain_linear"]
+__all__ = ["Network", "device_of", "head_logits", "linear", "move", "plain_linear"]
 
 Network = Callable[[Tensor], Tensor]  # an nn.Module, one of its bound methods, or any function of a tensor
+
+_ALIKE = ("timm.layers.linear.Linear",)  # have a forward of their own that differs in TorchScript alone
 
 
 def head_logits(head: Network, features: Tensor) -> Tensor:
@@ -48,10 +50,26 @@ def move(network: Network | None, device: torch.device) -> None:
 
 
 def plain_linear(head: Network | None) -> nn.Linear | None:
-    """Return the head if weight and bias are all there is to it; a subclass or a hook may compute more."""
-    if type(head) is not nn.Linear or "forward" in vars(head):
+    """Return the head if weight and bias are all there is to it.
+
+    A hook, a parametrization or a forward of its own may compute more: of a subclass only one that inherits
+    nn.Linear's forward is plain, or one that is known to compute the same.
+    """
+    if not isinstance(head, nn.Linear) or "forward" in vars(head) or "weight" not in head._parameters:
         return None
-    return None if head._forward_hooks or head._forward_pre_hooks else head
+    kind = type(head)
+    same = kind.forward is nn.Linear.forward or f"{kind.__module__}.{kind.__qualname__}" in _ALIKE
+    return head if same and not (head._forward_hooks or head._forward_pre_hooks) else None
+
+
+def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Return a frozen layer that shares the memory of this weight (C, D) and bias (C,)."""
+    classes, width = weight.shape
+    layer = nn.Linear(width, classes, bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return layer.eval()
 
 
 class _Call(nn.Module):

@@ -180,15 +180,17 @@ class Run:
     settings: BankSettings
     k: int
     threshold: Threshold
+    classes: str = ""  # fingerprint of the class names, on which labels depend; "" in runs of before
     versions: Mapping[str, str] = field(default_factory=lambda: current_versions(), hash=False)
     created: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
 
     @cached_property
     def question(self) -> str:
-        """Fingerprint of model, bank, queries and bank settings: what stays while k and threshold move."""
+        """Fingerprint of what stays while k and threshold move: model, classes, bank, queries, settings."""
         settings = json.dumps({name: _plain(value) for name, value in asdict(self.settings).items()})
         queries = (f"{query.role}:{query.fingerprint}" for query in self.queries)
-        return fingerprint("question", self.model, self.bank.fingerprint, settings, *queries)
+        classes = [f"classes:{self.classes}"] if self.classes else []
+        return fingerprint("question", self.model, self.bank.fingerprint, settings, *queries, *classes)
 
     @cached_property
     def id(self) -> str:
@@ -235,9 +237,9 @@ class JobState(StrEnum):
     INTERRUPTED = "interrupted"  # the program ended before the job did
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more will happen."""
-        return self not in (JobState.WAITING, JobState.RUNNING)
+    def is_finished(self) -> bool:
+        """Whether the job needs nothing more; one that was interrupted can be started again."""
+        return self not in (JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED)
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,21 @@ class JobRecord:
     error: str  # a sentence where the job failed, else ""
     started: datetime
     finished: datetime | None
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """Every text in about: among them the paths and fingerprints of what the job needs."""
+        found: set[str] = set()
+        left: list[Any] = [self.about]
+        while left:
+            match left.pop():
+                case str(text):
+                    found.add(text)
+                case Mapping() as content:
+                    left += content.values()
+                case list() | tuple() as values:
+                    left += values
+        return frozenset(found)
 
 
 def current_versions() -> dict[str, str]:

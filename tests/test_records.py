@@ -13,6 +13,7 @@ from nnguide_core.errors import StoreError
 from nnguide_core.records import (
     Dataset,
     ImageRef,
+    JobRecord,
     JobState,
     Role,
     Run,
@@ -163,5 +164,12 @@ def test_versions_name_this_program_and_the_packages_that_compute():
     assert "not installed" not in versions["numpy"]
 
 
-def test_only_waiting_and_running_jobs_are_not_over():
-    assert {state for state in JobState if not state.is_over} == {JobState.WAITING, JobState.RUNNING}
+def test_a_job_that_waits_runs_or_was_interrupted_is_not_finished():
+    unfinished = {JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED}
+    assert {state for state in JobState if not state.is_finished} == unfinished
+
+
+def test_a_jobs_texts_are_all_that_stands_in_what_is_known_about_it():
+    about = {"kind": "compute", "plan": {"sets": [{"name": "a", "size": 3}, ("b", None)], "share": 0.5}}
+    job = JobRecord("key", "title", JobState.RUNNING, about, "", datetime.now(UTC), None)
+    assert job.texts == {"compute", "a", "b"}

@@ -12,7 +12,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from nnguide_core.outcomes import Outcome
 
-__all__ = ["Farewells", "this_tab"]
+__all__ = ["Farewells", "Goodbye", "this_tab"]
 
 _LOG = logging.getLogger("nnguide_core.farewells")  # the log file takes what the core says
 _PAUSE = 5.0  # seconds between two looks at who is still here
@@ -52,16 +52,20 @@ class Farewells:
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def expect(self, name: str, tab: str, goodbye: Goodbye) -> None:
-        """Call goodbye, once for each name, when its tabs are gone; again later while it returns False."""
+    def expect(self, name: str, tab: str, welcome: Callable[[], Goodbye]) -> None:
+        """Call welcome once for each name, and the goodbye that it returns when all the name's tabs are gone.
+
+        A goodbye that returns False is called again later.
+        """
         with self._guard:
             if name in self._guests:
                 self._guests[name].tabs.add(tab)
                 return
-            self._guests[name] = _Guest({tab}, goodbye, time.monotonic())
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="farewells", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._watch, name="farewells", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._guests[name] = _Guest({tab}, welcome(), time.monotonic())
 
     def look(self, now: float) -> None:
         """See who is here, and say goodbye to those who have been gone for too long.

@@ -129,9 +129,8 @@ def _key(files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...
 def _start(files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None) -> None:
     title = f"Judging {', '.join(each.name for each in files)}"
     work = partial(_compute, tuple(files), settings, names)
-    job_panel.watch(
-        resources.jobs().start(_key(files, settings, names), title, work, about={"kind": "features"})
-    )
+    about = {"kind": "features", "files": [str(each.path) for each in files]}
+    job_panel.watch(resources.jobs().start(_key(files, settings, names), title, work, about=about))
 
 
 def _compute(

@@ -51,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     _add_score(commands)
     _add_evaluate(commands)
     _add_demo(commands)
+    _add_runs(commands)
+    _add_clean(commands)
     return top
 
 
@@ -114,6 +116,22 @@ def _add_demo(commands: "_Commands") -> None:
     )
     _add_bank(command)
     _add_common(command)
+
+
+def _add_runs(commands: "_Commands") -> None:
+    command = commands.add_parser("runs", help="list the runs that the workspace keeps, with their sizes")
+    _add_quick(command)
+
+
+def _add_clean(commands: "_Commands") -> None:
+    command = commands.add_parser("clean", help="remove runs, and what nothing in the workspace needs")
+    command.add_argument("runs", nargs="*", metavar="RUN", help="the first 12 or more digits of a run's id")
+    _add_quick(command)
+
+
+def _add_quick(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    command.set_defaults(quiet=True, strict=False)
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from nnguide_core.cli.inputs import (
     spec_of,
 )
 from nnguide_core.cli.outputs import tell_metrics, tell_report
+from nnguide_core.cli.runs import clean, list_runs
 from nnguide_core.datasets import split
 from nnguide_core.detector import NNGuide
 from nnguide_core.errors import BankMismatchError, DatasetError
@@ -192,4 +193,6 @@ COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "score": _score,
     "evaluate": _evaluate,
     "demo": _demo,
+    "runs": list_runs,
+    "clean": clean,
 }

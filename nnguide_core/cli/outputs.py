@@ -22,7 +22,7 @@ _NAMED = 8  # classes that a sentence names
 
 def tell_report(told: Console, datasets: Sequence[Dataset], class_names: Sequence[str]) -> None:
     """Tell what would make numbers from these datasets mislead: copies, leaks, names that do not fit."""
-    found = report(datasets)
+    found = report(datasets, progress=told.progress)
     sentences = in_words(found) + _unknown_in_words(datasets, class_names)
     none = "No image is in two places, and no query looks like a bank image."
     told.say(

@@ -1,4 +1,4 @@
-"""The work of the dashboard without a browser: fit, score, evaluate, demo.
+"""The work of the dashboard without a browser: fit, score, evaluate, demo; and what the workspace keeps.
 
 Exit codes: 0 done; 1 refused or failed, with a sentence; 2 wrong arguments; 3 done, but files were skipped
 and --strict was given; 130 interrupted, and the same command goes on where it stopped.
@@ -38,10 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: Namespace, began: float) -> int:
     # Imported here, so that help and wrong arguments do not wait for torch.
     from nnguide_core.cli.commands import COMMANDS
+    from nnguide_core.store import Workspace
 
     try:
         log_to_file(workspace_home())
         skipped = COMMANDS[options.command](options)
+        Workspace().clean_up_daily()
     except (NNGuideError, ValueError, OSError, MemoryError, RuntimeError) as error:
         sentence = _sentence(error)
         _log(options.command, began, f"failed - {sentence}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from nnguide_core.files import load_tensors
+from nnguide_core.networks import linear
 from nnguide_core.records import Dataset, Features, Role
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ def demo_head() -> nn.Linear:
 
     with safe_open(WEIGHTS, framework="pt") as weights:
         weight, bias = weights.get_tensor("head.weight"), weights.get_tensor("head.bias")
-    head = nn.Linear(weight.shape[1], weight.shape[0])
-    head.load_state_dict({"weight": weight, "bias": bias})
-    return head.requires_grad_(False)
+    return linear(weight.float(), bias.float())
 
 
 def demo_datasets() -> dict[str, Dataset]:

@@ -97,7 +97,7 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
     """
     datasets = prepared(workspace, plan)
     _say(context, "Looking for copies and near-duplicates")
-    found = report(datasets)
+    found = report(datasets, progress=context.progress, cancelled=context.cancelled)
     skipped = tuple((dataset.name, each) for dataset in datasets for each in dataset.skipped)[:_MOST_SKIPPED]
     _say(context, "Loading the model")
     began = time.monotonic()
@@ -107,7 +107,8 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
         total = sum(len(each.images) for each in datasets)
         return Check(found, skipped, None, str(error), {}, total)
     card = _card(datasets[0], classifier, time.monotonic() - began, context)
-    left = [len(each.images) for each in datasets if not _has_features(workspace, classifier, each)]
+    model = classifier.fingerprint
+    left = [len(each.images) for each in datasets if not workspace.has_features(model, each.fingerprint)]
     return Check(
         found,
         skipped,
@@ -273,7 +274,3 @@ def _search_seconds(datasets: Sequence[Dataset], width: int) -> float:
     began = time.monotonic()
     torch.topk(noise @ rows.T, 100)
     return (time.monotonic() - began) * (bank / _TRIED_BANK) * (queries / _TRIED_QUERIES)
-
-
-def _has_features(workspace: Workspace, classifier: Classifier, dataset: Dataset) -> bool:
-    return workspace.load_features(classifier.fingerprint, dataset.fingerprint) is not None

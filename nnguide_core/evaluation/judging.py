@@ -18,7 +18,16 @@ from nnguide_core.bank import FeatureBank
 from nnguide_core.baselines import BASELINES, Reference, baseline_scores
 from nnguide_core.detector import NNGuide
 from nnguide_core.errors import DatasetError, NNGuideWarning, RequiresFittingException
-from nnguide_core.records import Dataset, Features, ImageRef, Role, Run, RunDataset, Threshold
+from nnguide_core.records import (
+    Dataset,
+    Features,
+    ImageRef,
+    Role,
+    Run,
+    RunDataset,
+    Threshold,
+    fingerprint,
+)
 from nnguide_core.scoring import Neighbors, flagged
 from nnguide_core.settings import DEFAULT_K, BankSettings
 
@@ -92,6 +101,7 @@ class Question:
             settings=self.settings,
             k=k,
             threshold=rule,
+            classes=fingerprint("classes", *self.class_names),
         )
 
 

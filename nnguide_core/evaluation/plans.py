@@ -155,8 +155,6 @@ def compute(
         CancelledError: stopped on request; finished batches are kept.
     """
     datasets = prepared(workspace, plan)
-    for dataset in datasets:
-        workspace.save_dataset(dataset)
     context.check()
     context.progress(Progress(0, 0, 0.0, step="Loading the model"))
     classifier = load_model(plan.spec)

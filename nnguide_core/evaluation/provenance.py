@@ -56,10 +56,10 @@ def checked(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def spec_as_json(spec: ModelSpec) -> dict[str, Any]:
-    """Return a model's specification as JSON-able values; a checkpoint is found from any folder."""
+    """Return a model's specification as JSON gives it back; a checkpoint is found from any folder."""
+    about = vars(spec) | {"class_names": None if spec.class_names is None else list(spec.class_names)}
     return {
-        name: str(value.absolute()) if isinstance(value, Path) else value
-        for name, value in vars(spec).items()
+        name: str(value.absolute()) if isinstance(value, Path) else value for name, value in about.items()
     }
 
 

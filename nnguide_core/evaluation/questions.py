@@ -10,8 +10,9 @@ from nnguide_core.datasets import labels_for
 from nnguide_core.errors import StoreError
 from nnguide_core.evaluation.judging import Part, Question, rows_with_features
 from nnguide_core.evaluation.provenance import spec_as_json
+from nnguide_core.networks import linear
 from nnguide_core.progress import Cancelled, OnProgress, Progress
-from nnguide_core.records import Dataset, Features, Run, RunDataset
+from nnguide_core.records import Dataset, Features, Run, RunDataset, fingerprint
 from nnguide_core.settings import BankSettings
 from nnguide_core.store import Workspace
 
@@ -46,6 +47,8 @@ def ask(
         NNGuideError: a dataset or the model is unusable.
         CancelledError: stopped on request; finished batches are kept for the next time.
     """
+    for dataset in datasets:  # first, since finished batches of unknown datasets are cleaned up
+        workspace.save_dataset(dataset)
     parts = extract_parts(classifier, datasets, workspace=workspace, progress=progress, cancelled=cancelled)
     question = Question(
         classifier.fingerprint,
@@ -78,8 +81,7 @@ def ask_demo(workspace: Workspace, settings: BankSettings | None = None) -> Ques
     model = parts[0].features.model
     settings, spec = settings or BankSettings(), spec_as_json(demo_spec())
     question = Question(model, "demo", CLASS_NAMES, demo_head(), parts, settings, spec)
-    if datasets is not remembered:
-        keep(workspace, question)
+    keep(workspace, question)
     return question
 
 
@@ -111,16 +113,16 @@ def keep(workspace: Workspace, question: Question) -> None:
     """Remember all that open_question needs; what is in the workspace already is written once."""
     for part in question.parts:
         workspace.save_dataset(part.dataset)
-        if workspace.load_features(question.model, part.dataset.fingerprint) is None:
+        if not workspace.has_features(question.model, part.dataset.fingerprint):
             workspace.save_features(replace(part.features, dataset=part.dataset.fingerprint))
     head = question.head
-    tensors = {} if head is None else {"weight": head.weight, "bias": _bias(head)}
+    tensors = {} if head is None else dict(head.named_parameters())
     about = {
         "name": question.model_name,
         "class_names": list(question.class_names),
         "spec": None if question.spec is None else dict(question.spec),
     }
-    workspace.save(_HEADS, question.model, tensors, about)
+    workspace.save(_HEADS, _head_key(question.run(1)), tensors, about, needs=[question.model])
 
 
 def open_question(workspace: Workspace, run: Run) -> Question:
@@ -129,7 +131,7 @@ def open_question(workspace: Workspace, run: Run) -> Question:
     Raises:
         StoreError: some of it is gone from the workspace; the message says what.
     """
-    saved = workspace.load(_HEADS, run.model)
+    saved = workspace.load(_HEADS, _head_key(run))
     if saved is None:
         raise StoreError(
             f"The workspace no longer knows the model {run.model_name}: open its datasets and compute again."
@@ -213,13 +215,9 @@ def _part(workspace: Workspace, model: str, kept: RunDataset, class_names: Seque
 
 def _linear(tensors: Mapping[str, torch.Tensor]) -> torch.nn.Linear | None:
     """Return the head whose tensors these are, None where only the logits were known."""
-    if "weight" not in tensors:
-        return None
-    classes, width = tensors["weight"].shape
-    head = torch.nn.Linear(width, classes)
-    head.load_state_dict(dict(tensors))
-    return head.eval().requires_grad_(False)
+    return linear(tensors["weight"], tensors.get("bias")) if "weight" in tensors else None
 
 
-def _bias(head: torch.nn.Linear) -> torch.Tensor:
-    return head.bias if head.bias is not None else torch.zeros(head.out_features)
+def _head_key(run: Run) -> str:
+    """Return under which key a run's head and class names are kept; one network may have several names."""
+    return fingerprint("head", run.model, run.classes) if run.classes else run.model

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nnguide_core.errors import ModelError
 from nnguide_core.memory_errors import is_out_of_memory
+from nnguide_core.networks import linear, plain_linear
 
 __all__ = ["Encoder", "Split", "find_split", "forward"]
 
@@ -36,6 +37,7 @@ class Split:
 
     layer: str  # its name in the network, parts joined by dots
     module: nn.Module
+    head: nn.Linear | None  # with the layer's weights: logits == head(features); None where they are not
     width: int  # D, features per image
     class_count: int  # C, logits per image
     pooling: Pooling  # how its input becomes one row per image
@@ -182,9 +184,11 @@ def _checked(call: _Call, logits: Tensor, calls: list[_Call]) -> Split:
     if sum(other.module is call.module for other in calls) > 1:
         raise ModelError(f"The network calls layer {call.name!r} more than once: name another.")
     is_head = isinstance(call.module, nn.Linear) and call.output.shape == logits.shape
+    plain = plain_linear(call.module) if is_head else None
     return Split(
         layer=call.name,
         module=call.module,
+        head=None if plain is None else linear(plain.weight, plain.bias),
         width=_pooled(call.input, call.pooling).shape[1],
         class_count=logits.shape[1],
         pooling=call.pooling,
@@ -216,7 +220,7 @@ def _verify(network: nn.Module, split: Split, probe: Tensor) -> None:
     with torch.inference_mode():
         features, logits = forward(network, split, probe)
         alone, _ = forward(network, split, probe[:1])
-        refit = split.module(features) if split.exact else logits
+        refit = (split.head or split.module)(features) if split.exact else logits
     if not torch.allclose(alone, features[:1], rtol=1e-2, atol=_share(1e-3, features), equal_nan=True):
         raise ModelError("The network's features for an image depend on the other images of its batch.")
     if not torch.allclose(refit, logits, rtol=1e-4, atol=_share(1e-4, logits), equal_nan=True):

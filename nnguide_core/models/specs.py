@@ -113,9 +113,9 @@ class Classifier:
     def head(self) -> nn.Linear | None:
         """The last linear layer, features (N, D) -> logits (N, C); None where logits need the whole network.
 
-        It may be given other features too: clipped ones, for ReAct.
+        It may be given other features too: clipped ones, for ReAct. It shares the network's weights.
         """
-        return self.split.module if isinstance(self.split.module, nn.Linear) and self.split.exact else None
+        return self.split.head
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn a batch as preprocess makes it, (B, 3, H, W), into the network's float32 input."""

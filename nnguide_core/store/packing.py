@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nnguide_core.errors import StoreError
-from nnguide_core.records import Dataset, Features, ImageRef, Role, Skipped
+from nnguide_core.records import Dataset, Features, ImageRef, Role, Skipped, fingerprint
 
-__all__ = ["pack_dataset", "pack_features", "unpack_dataset", "unpack_features"]
+__all__ = ["describe_dataset", "pack_dataset", "pack_features", "unpack_dataset", "unpack_features"]
 
 Packed = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -33,8 +33,26 @@ def pack_dataset(dataset: Dataset) -> Packed:
         "locations": _pack([image.location if image.location != image.path else None for image in images]),
         "skipped": _pack_skipped(dataset.skipped),
     }
-    about = {"name": dataset.name, "role": dataset.role, "root": str(dataset.root), "size": len(images)}
-    return ids | looks | columns, about
+    return ids | looks | columns, describe_dataset(dataset)
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """Return what tells a dataset from others with the same fingerprint: its name, role, root and files."""
+    images = dataset.images
+    columns = (
+        [image.dataset for image in images],
+        [image.path for image in images],
+        [image.location for image in images],
+        [image.look or "" for image in images],
+        [text for each in dataset.skipped for text in (each.path, each.reason)],
+    )
+    return {
+        "name": dataset.name,
+        "role": dataset.role,
+        "root": str(dataset.root),
+        "size": len(images),
+        "files": fingerprint(*("\0".join(column) for column in columns)),  # no path has a zero in it
+    }
 
 
 def unpack_dataset(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Dataset:

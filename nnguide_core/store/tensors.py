@@ -86,21 +86,30 @@ class TensorFiles:
 
     def needs(self, kind: str, key: str) -> frozenset[str]:
         """Return the fingerprints that a file was computed from; none where it is gone or set aside."""
-        try:
-            content = read_header(self._path(kind, key))
-            _check_place(content, kind, key)
-        except FileNotFoundError:
-            return frozenset()
-        except StoreError as error:
-            self.set_aside(kind, key, str(error))
-            return frozenset()
-        return frozenset(content["stored"]["needs"])
+        content = self._header(kind, key)
+        return frozenset() if content is None else frozenset(content["stored"]["needs"])
+
+    def about(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Return a file's description without its tensors; None where it is gone or set aside."""
+        content = self._header(kind, key)
+        return None if content is None else dict(content["about"])
 
     def remove_parts(self) -> None:
         """Remove what killed writers left."""
         for folder in self.folder.iterdir():
             if folder.is_dir():
                 remove_parts(folder)
+
+    def _header(self, kind: str, key: str) -> dict[str, Any] | None:
+        try:
+            content = read_header(self._path(kind, key))
+            _check_place(content, kind, key)
+        except FileNotFoundError:
+            return None
+        except StoreError as error:
+            self.set_aside(kind, key, str(error))
+            return None
+        return content
 
     def _path(self, kind: str, key: str) -> Path:
         if not _KIND.fullmatch(kind):

@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,9 +25,16 @@ from nnguide_core.outcomes import Outcome
 from nnguide_core.progress import Cancelled
 from nnguide_core.records import Dataset, Features, Role, fingerprint
 from nnguide_core.settings import workspace_home
+from nnguide_core.store.belongings import RunSize, belongings, run_sizes
 from nnguide_core.store.checks import mend, sound
-from nnguide_core.store.cleaning import clean_up, knows_all, usage
-from nnguide_core.store.packing import pack_dataset, pack_features, unpack_dataset, unpack_features
+from nnguide_core.store.cleaning import Cleaning
+from nnguide_core.store.packing import (
+    describe_dataset,
+    pack_dataset,
+    pack_features,
+    unpack_dataset,
+    unpack_features,
+)
 from nnguide_core.store.recovery import back_up_daily, prepare
 from nnguide_core.store.rows import Given, Rows
 from nnguide_core.store.schema import WORKSPACE_TABLES, Database
@@ -37,6 +45,7 @@ __all__ = ["Given", "SetAside", "StoredDataset", "Workspace"]
 
 _LOG = logging.getLogger(__name__)
 _DAY = 24 * 3600.0  # seconds
+_CLEANED = "cleaned up"  # the setting that says when
 _DATABASE, _BACKUP = "workspace.sqlite", "workspace.backup"
 _SAVE_DATASET = (
     "INSERT OR REPLACE INTO datasets (key, fingerprint, json, saved, checksum)"
@@ -76,6 +85,7 @@ class Workspace(Rows):
             self.blobs = private_folder(self.root / "blobs")  # uploads, under the hash of their bytes
             self._tensors = TensorFiles(private_folder(self.root / "tensors"), self.root / "set-aside")
             super().__init__(self._open_database(), self._back_up_daily)
+            self._cleaning = Cleaning(self.root, self._database, self._tensors)
             with self.lock("open"):
                 self.thumbnails = Thumbnails(self.root / "thumbnails.sqlite")
         except OSError as error:
@@ -85,11 +95,15 @@ class Workspace(Rows):
             ) from error
 
     def save_dataset(self, dataset: Dataset) -> None:
-        """Remember a dataset with all its images; the same contents, name and role replace each other."""
+        """Remember a dataset with all its images; the same contents, name and role replace each other.
+
+        What is kept already as it is now is not written again.
+        """
         key = _dataset_key(dataset.fingerprint, dataset.name, dataset.role)
-        tensors, about = pack_dataset(dataset)
-        self._tensors.save("datasets", key, tensors, about, needs=[dataset.fingerprint])
+        about = describe_dataset(dataset)
         summary = json.dumps({**about, "skipped": len(dataset.skipped)})
+        if self._tensors.about("datasets", key) != about:
+            self._tensors.save("datasets", key, *pack_dataset(dataset), needs=[dataset.fingerprint])
         row = (key, dataset.fingerprint, summary, datetime.now(UTC).isoformat())
         with self._database.write() as connection:
             connection.execute(_SAVE_DATASET, row)
@@ -129,6 +143,10 @@ class Workspace(Rows):
         tensors, about = pack_features(features)
         key = _features_key(features.model, features.dataset, extra)
         self._tensors.save("features", key, tensors, about, needs=[features.dataset])
+
+    def has_features(self, model: str, dataset: str, extra: str = "") -> bool:
+        """Return whether a dataset's features by a model are kept, without reading them."""
+        return self._tensors.has("features", _features_key(model, dataset, extra))
 
     def load_features(self, model: str, dataset: str, extra: str = "") -> Features | None:
         """Return a dataset's features by a model, both by fingerprint; None if they must be computed."""
@@ -200,19 +218,44 @@ class Workspace(Rows):
 
     def usage(self) -> dict[str, int]:
         """Return the bytes that each kind of memory takes."""
-        return usage(self.root)
+        return self._cleaning.usage()
+
+    def run_sizes(self) -> dict[str, RunSize]:
+        """Return the bytes that each run takes, by its id."""
+        return run_sizes(belongings(self._tensors, self.runs()))
+
+    def remove_run(self, run: str) -> int:
+        """Forget a run by its full id, with the head, features, datasets and maps that no other run needs.
+
+        The verdicts given in it stay, and what an unfinished job needs.
+
+        Returns:
+            The bytes given back.
+        """
+        owned = belongings(self._tensors, self.runs())
+        alone = owned.pop(run, frozenset()).difference(*owned.values())
+        self._forget_run(run)
+        return self._cleaning.remove(alone, self._needed_by_jobs())
 
     def knows_all(self) -> bool:
         """Return whether what no dataset or run names is really needed by none: no row can be missing."""
-        return knows_all(self.root, self._database)
+        return self._cleaning.knows_all()
 
     def clean_up(self, min_age: float = _DAY) -> int:
         """Delete what no dataset or run needs, older than min_age seconds; return the bytes given back."""
-        return clean_up(self.root, self._database, self._tensors, min_age)
+        return self._cleaning.clean_up(min_age, self._needed_by_jobs(), self._is_open)
+
+    def open_session(self, session: str) -> AbstractContextManager[None]:
+        """Return a lock to hold while a browser session goes on: no process frees its uploads meanwhile."""
+        return self.lock(f"session {session}")
+
+    def release_uploads(self, session: str) -> None:
+        """Free what a session that is over has uploaded, as far as no run and no unfinished job needs it."""
+        self._cleaning.release(session, self._needed_by_jobs())
 
     def clean_up_in_background(self) -> threading.Thread:
-        """Clean up in a thread of its own, which is returned; how that went is a line in the log."""
-        thread = threading.Thread(target=self._clean_up_and_log, name="clean up", daemon=True)
+        """Clean up once a day in a thread of its own, which is returned."""
+        thread = threading.Thread(target=self.clean_up_daily, name="clean up", daemon=True)
         thread.start()
         return thread
 
@@ -221,12 +264,22 @@ class Workspace(Rows):
         super().close()
         self.thumbnails.close()
 
-    def _clean_up_and_log(self) -> None:
+    def clean_up_daily(self) -> None:
+        """Clean up unless some process did within a day; how that went is a line in the log."""
         with Outcome() as cleaning, self.lock("clean up"):
-            if freed := self.clean_up():
-                _LOG.info("cleaned up: %d bytes given back", freed)
+            if time.time() - self.setting(_CLEANED, 0.0) > _DAY:
+                if freed := self.clean_up():
+                    _LOG.info("cleaned up: %d bytes given back", freed)
+                self.save_setting(_CLEANED, time.time())
         if cleaning.error is not None:
             _LOG.warning("not cleaned up: %r", cleaning.error)
+
+    def _is_open(self, session: str) -> bool:
+        return self.is_locked(f"session {session}")
+
+    def _needed_by_jobs(self) -> frozenset[str]:
+        unfinished = (job.texts for job in self.job_records() if not job.state.is_finished)
+        return frozenset().union(*unfinished)
 
     def _lock_path(self, name: str) -> Path:
         return self.root / "locks" / f"{fingerprint(name)}.lock"

@@ -17,6 +17,7 @@ from nnguide_core.models import ModelSpec
 from nnguide_core.records import Role
 from nnguide_core.settings import BankSettings
 from nnguide_core.store import Workspace
+from nnguide_core.store.tensors import TensorFiles
 
 
 @pytest.fixture
@@ -131,6 +132,26 @@ def test_a_typed_path_is_checked_again_by_the_job_that_reads_it(
     assert scan(workspace, inside, "photos", Role.OOD, context, typed=True).images == 1
     with pytest.raises(ForbiddenPathError):
         scan(workspace, make_folder("private", {"cat": 1}), "private", Role.OOD, context, typed=True)
+
+
+def test_datasets_and_features_are_written_once_and_not_read_to_see_whether_they_are_there(
+    workspace, plan, context, monkeypatch
+):
+    written, read = [], []
+    save, load = TensorFiles.save, Workspace.load_features
+
+    def save_and_tell(self, kind, *rest, **options):
+        written.append(kind)
+        save(self, kind, *rest, **options)
+
+    monkeypatch.setattr(TensorFiles, "save", save_and_tell)
+    monkeypatch.setattr(Workspace, "load_features", lambda *names: read.append(names) or load(*names))
+    compute(workspace, plan, context)
+    assert sorted(written) == ["datasets"] * 2 + ["features"] * 3 + ["heads"]
+    assert len(read) == 3  # once each, to find out what there is to compute
+    read.clear()
+    assert check(workspace, plan, context).to_compute == 0
+    assert read == []
 
 
 def test_a_plan_is_checked_and_computed(workspace, plan, context):

@@ -1,42 +1,121 @@
-"""Uploads of sessions that are over: freed when they are stale, and never while rows may be missing."""
+"""Uploads live as long as their session or a job needs them, in this process and in all others."""
 
 import os
 import time
+from datetime import UTC, datetime
 
 import pytest
 
-from nnguide_core.evaluation.uploads import SessionUploads, release_stale
+from nnguide_core.evaluation.plans import Chosen, Plan
+from nnguide_core.evaluation.uploads import SessionUploads
+from nnguide_core.models import ModelSpec
+from nnguide_core.records import Dataset, ImageRef, JobRecord, JobState, Role, fingerprint
 from nnguide_core.store import Workspace
+from tests.processes import fork
 
-OLD = 3 * 24 * 3600.0  # seconds; longer than a silent session is kept
+DAY = 24 * 3600.0
+UNFINISHED = (JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED)
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
+def workspace(tmp_path):
     workspace = Workspace(tmp_path / "workspace")
-    monkeypatch.setattr(Workspace, "knows_all", lambda _: True)
+    workspace.save_dataset(Dataset("known", Role.ID, tmp_path, ()))  # so that no row seems to be missing
     return workspace
 
 
-def left_behind(workspace, session, age):
-    path = SessionUploads(workspace, session).add_file(b"weights", "model.pt")
-    moment = time.time() - age
-    os.utime(workspace.blobs / session, (moment, moment))
-    return path
+def age(folder, seconds):
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_files_of_a_session_that_never_said_goodbye_are_freed_after_two_days(workspace):
-    old, new = left_behind(workspace, "a0", OLD), left_behind(workspace, "b1", 60.0)
-    release_stale(workspace)
-    assert not old.exists()
-    assert new.exists()
+def remember(workspace, state, **about):
+    workspace.save_job(JobRecord("key", "a job", state, about, "", datetime.now(UTC), None))
 
 
-def test_nothing_is_freed_while_rows_may_be_missing(workspace, monkeypatch):
-    old = left_behind(workspace, "a0", OLD)
-    monkeypatch.setattr(Workspace, "knows_all", lambda _: False)
-    release_stale(workspace)
+def plan_for(checkpoint, *datasets):
+    spec = ModelSpec("checkpoint", "resnet18", checkpoint=checkpoint)
+    return Plan(spec, tuple(Chosen.of(each) for each in datasets)).to_json()
+
+
+@pytest.mark.parametrize("state", UNFINISHED)
+def test_the_checkpoint_and_the_images_of_an_unfinished_job_outlive_their_session(workspace, state):
+    uploads = SessionUploads(workspace, "a0")
+    checkpoint, other = uploads.add_file(b"weights", "net.pt"), uploads.add_file(b"others", "other.pt")
+    image = uploads.add_file(b"pixels", "1.png")
+    location = str(image.relative_to(uploads.folder))
+    images = (ImageRef(fingerprint("1"), "up", "1.png", None, location),)
+    dataset = Dataset("up", Role.ID, uploads.folder, images)
+    workspace.save_dataset(dataset)
+    remember(workspace, state, kind="compute", plan=plan_for(checkpoint, dataset))
+    uploads.release()
+    assert [path.exists() for path in (checkpoint, other, image)] == [True, False, True]
+    age(workspace.blobs, 30 * DAY)
+    workspace.clean_up()
+    assert checkpoint.read_bytes() == b"weights"
+    assert workspace.dataset(dataset.fingerprint) == dataset
+    workspace.remove_job("key")
+    workspace.clean_up()
+    assert not uploads.folder.exists()
+    assert workspace.dataset(dataset.fingerprint) is None
+
+
+def test_the_features_file_of_an_unfinished_job_outlives_its_session(workspace):
+    uploads = SessionUploads(workspace, "a0")
+    kept, gone = uploads.add_file(b"rows", "bank.npz"), uploads.add_file(b"more", "id.npz")
+    remember(workspace, JobState.RUNNING, kind="features", files=[str(kept)])
+    uploads.release()
+    assert (kept.exists(), gone.exists()) == (True, False)
+    remember(workspace, JobState.DONE, kind="features", files=[str(kept)])
+    uploads.release()
+    assert not uploads.folder.exists()
+
+
+def test_uploads_of_an_open_session_stay_however_old_they_are(workspace):
+    uploads = SessionUploads(workspace, "a0")
+    path = uploads.add_file(b"weights", "net.pt")
+    uploads.claim([7])
+    age(workspace.blobs, 30 * DAY)
+    with uploads.held():
+        Workspace(workspace.root).clean_up(min_age=-DAY)
+        assert path.exists()
+        assert workspace.uploaded("a0") == 7
+    workspace.clean_up(min_age=-DAY)
+    assert not path.exists()
+    assert workspace.uploaded("a0") == 0
+
+
+def test_uploads_of_a_killed_server_go_a_day_after_the_last_of_them(workspace):
+    reading, writing = os.pipe()
+
+    def serve():
+        with SessionUploads(workspace, "a0").held():
+            os.write(writing, b"x")
+            time.sleep(60)
+
+    server = fork(serve)
+    os.read(reading, 1)
+    uploads = SessionUploads(workspace, "a0")
+    old, new = uploads.add_file(b"old", "old.pt"), uploads.add_file(b"new", "new.pt")
+    age(workspace.blobs, 30 * DAY)
+    workspace.clean_up()
     assert old.exists()
+    os.kill(server, 9)
+    os.waitpid(server, 0)
+    os.utime(new)
+    workspace.clean_up()
+    assert old.exists()
+    age(workspace.blobs, 2 * DAY)
+    workspace.clean_up()
+    assert not uploads.folder.exists()
+
+
+def test_nothing_is_freed_while_rows_may_be_missing(workspace):
+    path = SessionUploads(workspace, "a0").add_file(b"weights", "net.pt")
+    age(workspace.blobs, 30 * DAY)
+    workspace.remove_dataset(workspace.datasets()[0])
+    workspace.clean_up()
+    assert path.exists()
 
 
 def test_a_files_name_never_leaves_the_sessions_folder(workspace):

@@ -116,7 +116,9 @@ def test_blobs_that_a_dataset_shows_stay_whether_single_files_or_a_zip(workspace
     workspace.save_dataset(dataset("uploads", workspace.blobs, used.name))
     (workspace.blobs / "folder").mkdir()
     member = member.rename(workspace.blobs / "folder" / member.name)
-    workspace.save_dataset(dataset("deeper", workspace.blobs / "folder", member.name))
+    deeper = dataset("deeper", workspace.blobs / "folder", member.name)
+    workspace.save_dataset(deeper)
+    workspace.save_run(run(deeper))
     workspace.save_dataset(dataset("zip", zipped, "inside.png"))
     age(workspace.root, 2 * DAY)
     assert workspace.clean_up() == 5
@@ -130,8 +132,11 @@ def test_uploads_stay_also_where_the_workspace_is_reached_through_a_link(tmp_pat
     blob = workspace.blobs / "ab" / fingerprint("a")
     blob.parent.mkdir()
     blob.write_bytes(b"12345")
-    workspace.save_dataset(dataset("uploads", tmp_path / "link" / "blobs", f"ab/{blob.name}"))
-    workspace.save_dataset(dataset("others", (tmp_path / "real" / "blobs").resolve(), f"ab/{blob.name}"))
+    linked = dataset("uploads", tmp_path / "link" / "blobs" / "ab", blob.name)
+    real = dataset("others", (tmp_path / "real" / "blobs").resolve(), f"ab/{blob.name}")
+    workspace.save_dataset(linked)
+    workspace.save_dataset(real)
+    workspace.save_run(run(linked, real))
     age(workspace.root, 2 * DAY)
     assert workspace.clean_up() == 0
     assert blob.exists()
@@ -220,19 +225,6 @@ def test_nothing_goes_for_being_unknown_where_nothing_is_known(tmp_path):
     before = files_of(workspace)
     assert workspace.clean_up() == 0
     assert files_of(workspace) == before
-
-
-def test_uploads_of_a_session_that_is_still_counted_stay(tmp_path):
-    workspace = full_workspace(tmp_path / "w")
-    assert workspace.knows_all()
-    workspace.claim_upload("ab", 5)
-    age(workspace.root, 10 * DAY)
-    workspace.clean_up()
-    upload = workspace.blobs / "ab" / fingerprint("upload")
-    assert upload.exists()
-    workspace.forget_session("ab")
-    workspace.clean_up()
-    assert not upload.exists()
 
 
 def test_an_old_file_that_was_set_aside_today_stays_for_thirty_days(workspace):

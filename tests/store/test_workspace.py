@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,6 +98,33 @@ def test_a_dataset_saved_again_from_a_new_place_replaces_the_old(workspace):
     workspace.remove_dataset(workspace.datasets()[0])
     assert workspace.datasets() == ()
     assert workspace.dataset(dataset("cat").fingerprint) is None
+
+
+def test_a_dataset_that_is_kept_as_it_is_is_not_written_again(workspace, monkeypatch):
+    pets = dataset("cat")
+    moved = replace(pets, images=tuple(replace(each, location="b.png") for each in pets.images))
+    seen = replace(moved, images=tuple(replace(each, look="0" * 32) for each in pets.images))
+    skipping = replace(seen, skipped=(Skipped("notes.txt", "No image."),))
+    written = []
+    monkeypatch.setattr(workspace._tensors, "save", counted(workspace._tensors.save, written))
+    for number, each in enumerate((pets, moved, seen, skipping), start=1):
+        workspace.save_dataset(each)
+        workspace.save_dataset(each)
+        Workspace(workspace.root).save_dataset(each)
+        assert len(written) == number
+        assert workspace.dataset(pets.fingerprint) == each
+    (file,) = (workspace.root / "tensors" / "datasets").iterdir()
+    file.unlink()
+    workspace.save_dataset(skipping)
+    assert workspace.dataset(pets.fingerprint) == skipping
+
+
+def counted(work, calls):
+    def call(*arguments, **options):
+        calls.append(arguments)
+        return work(*arguments, **options)
+
+    return call
 
 
 def test_a_dataset_whose_file_is_damaged_is_no_longer_offered(workspace):
