@@ -186,6 +186,18 @@ def test_of_two_jobs_that_finish_together_neither_result_is_lost(app, data):
     assert names(app) == ["test", "noise"]
 
 
+def test_what_is_changed_right_before_a_check_is_checked(app, data):
+    from views import resources
+
+    go(app, "Own images")
+    add_path(app, data / "test")
+    next(each for each in app.text_input if str(each.key).startswith("name.")).set_value("clothes")
+    app.button(key="check").click().run()
+    job = [each for each in resources.jobs().all() if each.about["kind"] == "check"][-1]
+    assert [each["name"] for each in job.about["plan"]["datasets"]] == ["clothes"]
+    settle(app)
+
+
 def test_a_finished_run_is_offered_where_the_form_has_changed_since(app, data):
     go(app, "Own images")
     add_path(app, data / "test")
