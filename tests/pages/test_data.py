@@ -1,6 +1,7 @@
 """The data page: the ways in, what they refuse, and what they make, run by Streamlit's own test driver."""
 
 import io
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from nnguide_core.errors import StoreError
 from nnguide_core.records import Role
 from nnguide_core.store import Workspace
 
@@ -285,6 +287,26 @@ def test_a_reload_finds_the_draft_of_a_new_run(app, data):
     assert fresh.session_state["nnguide.session"] == app.session_state["nnguide.session"]
     number(fresh, "seed of every draw").set_value(6).run()
     assert number(reloaded(fresh), "seed of every draw").value == 6
+
+
+def test_a_draft_that_could_not_be_read_is_not_written_over(monkeypatch):
+    from views import resources
+
+    content = {"fields": {"data_way": "Own images", "bank.seed": 8}, "kept": {}, "checkpoint": None}
+    content |= {"datasets": [], "files": [], "session": "a" * 32, "saved": time.time()}
+    resources.workspace().save_setting(f"draft.{'b' * 32}", content)
+
+    def locked(*_, **__):
+        raise StoreError("The workspace's file could not be used: another process kept it locked.")
+
+    fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)
+    fresh.query_params["draft"] = "b" * 32
+    with monkeypatch.context() as patch:
+        patch.setattr(resources.workspace(), "setting", locked)
+        assert "kept it locked" in said(fresh.run())
+    fresh.run()
+    assert fresh.segmented_control[0].value == "Own images"
+    assert number(fresh, "seed of every draw").value == 8
 
 
 def test_a_reload_finds_the_draft_of_features_files(app, data):
