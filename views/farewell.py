@@ -53,7 +53,7 @@ class Farewells:
         self._thread: threading.Thread | None = None
 
     def expect(self, name: str, tab: str, welcome: Callable[[], Goodbye]) -> None:
-        """Call welcome once for each name, and the goodbye that it returns when the name's tabs are gone.
+        """Call welcome once for each name, and the goodbye that it returns when all the name's tabs are gone.
 
         A goodbye that returns False is called again later.
         """

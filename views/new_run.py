@@ -92,23 +92,19 @@ def _check_and_compute(plan: Plan) -> Job[Check] | None:
     draft.note(job_panel.compute_key(plan))
     checked = resources.jobs().get(job_panel.check_key(plan))
     is_checked = checked is not None and checked.state is JobState.DONE
+    looks: tuple[Look, Look] = ("secondary", "primary") if is_checked else ("primary", "secondary")
     with st.container(horizontal=True):
-        # With keys, since a button that changes its look would be another one beside the old.
-        look: Look = "secondary" if is_checked else "primary"
-        st.button("Check", key="check", type=look, on_click=_start_check, args=(plan,))
-        look = "primary" if is_checked else "secondary"
-        st.button("Compute", key="compute", type=look, on_click=_start_compute, args=(plan,))
+        # With keys, since a button that changes its look would be another one beside the old. Both are shown
+        # before either acts; and no callback, which would take the plan from before the last change.
+        checks = st.button("Check", key="check", type=looks[0])
+        computes = st.button("Compute", key="compute", type=looks[1])
+    if checks:
+        job_panel.start_check(plan)
+    if computes:
+        job_panel.start_compute(plan)
+    if checks or computes:
+        st.rerun()
     return checked
-
-
-@errors_as_sentences()
-def _start_check(plan: Plan) -> None:
-    job_panel.start_check(plan)
-
-
-@errors_as_sentences()
-def _start_compute(plan: Plan) -> None:
-    job_panel.start_compute(plan)
 
 
 def earlier_runs() -> None:

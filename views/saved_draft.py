@@ -22,10 +22,11 @@ def restore() -> None:
     """Fill a fresh session's forms with the draft that its address names; call it before they are shown."""
     if state.kept(_SAVED) is not None:
         return
-    state.keep(_SAVED, {})
     if not state.draft():
+        state.keep(_SAVED, {})
         return
     content = resources.workspace().setting(_name(state.draft()))
+    state.keep(_SAVED, {})  # only now: a draft that could not be read must not be written over
     try:
         _fill(content)
     except (KeyError, TypeError, ValueError):

@@ -14,9 +14,8 @@ from nnguide_core.store.tensors import TensorFiles, list_set_aside
 
 __all__ = ["Cleaning"]
 
-_DAY = 24 * 3600.0
-_ASIDE_SECONDS = 30 * _DAY  # how long a file that was set aside is kept
-_DRAFT_SECONDS = 7 * _DAY  # how long what a form held is kept
+_ASIDE_SECONDS = 30 * 24 * 3600.0  # how long a file that was set aside is kept
+_DRAFT_SECONDS = 7 * 24 * 3600.0  # how long what a form held is kept
 _DELETE_DRAFTS = (
     "DELETE FROM settings WHERE name GLOB 'draft.*'"
     " AND coalesce(CASE WHEN json_valid(json) THEN json_extract(json, '$.saved') END, 0) < ?"
@@ -75,7 +74,7 @@ class Cleaning:
             unneeded = [*self._unknown_tensors(), *self._unknown_shards(), *self._stray_uploads(needed)]
             freed += sum(_delete(path) for path in unneeded if _changed(path) < before)
         self._forget_sessions(before, is_open)
-        self._forget(_DELETE_DRAFTS, time.time() - _DRAFT_SECONDS)
+        self._forget_drafts()
         aside = list((self._root / "set-aside").iterdir())
         return freed + sum(_delete(path) for path in aside if _changed(path) < time.time() - _ASIDE_SECONDS)
 
@@ -148,6 +147,10 @@ class Cleaning:
             if float(latest) < before and not is_open(session):
                 self._forget("DELETE FROM uploads WHERE session = ?", session)
 
+    def _forget_drafts(self) -> None:
+        with self._database.write() as connection:
+            connection.execute(_DELETE_DRAFTS, (time.time() - _DRAFT_SECONDS,))
+
     def _known(self) -> frozenset[str]:
         return self._column(
             "SELECT fingerprint FROM datasets UNION SELECT fingerprint FROM run_datasets"
@@ -162,7 +165,7 @@ class Cleaning:
         with self._database.read() as connection:
             return connection.execute(query).fetchall()
 
-    def _forget(self, command: str, value: str | float) -> None:
+    def _forget(self, command: str, value: str) -> None:
         with self._database.write() as connection:
             connection.execute(command, (value,))
 

@@ -1,6 +1,7 @@
 """The data page: the ways in, what they refuse, and what they make, run by Streamlit's own test driver."""
 
 import io
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from nnguide_core.errors import StoreError
 from nnguide_core.records import Role
 from nnguide_core.store import Workspace
 
@@ -186,6 +188,18 @@ def test_of_two_jobs_that_finish_together_neither_result_is_lost(app, data):
     assert names(app) == ["test", "noise"]
 
 
+def test_what_is_changed_right_before_a_check_is_checked(app, data):
+    from views import resources
+
+    go(app, "Own images")
+    add_path(app, data / "test")
+    next(each for each in app.text_input if str(each.key).startswith("name.")).set_value("clothes")
+    app.button(key="check").click().run()
+    job = [each for each in resources.jobs().all() if each.about["kind"] == "check"][-1]
+    assert [each["name"] for each in job.about["plan"]["datasets"]] == ["clothes"]
+    settle(app)
+
+
 def test_a_finished_run_is_offered_where_the_form_has_changed_since(app, data):
     go(app, "Own images")
     add_path(app, data / "test")
@@ -273,6 +287,26 @@ def test_a_reload_finds_the_draft_of_a_new_run(app, data):
     assert fresh.session_state["nnguide.session"] == app.session_state["nnguide.session"]
     number(fresh, "seed of every draw").set_value(6).run()
     assert number(reloaded(fresh), "seed of every draw").value == 6
+
+
+def test_a_draft_that_could_not_be_read_is_not_written_over(monkeypatch):
+    from views import resources
+
+    content = {"fields": {"data_way": "Own images", "bank.seed": 8}, "kept": {}, "checkpoint": None}
+    content |= {"datasets": [], "files": [], "session": "a" * 32, "saved": time.time()}
+    resources.workspace().save_setting(f"draft.{'b' * 32}", content)
+
+    def locked(*_, **__):
+        raise StoreError("The workspace's file could not be used: another process kept it locked.")
+
+    fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)
+    fresh.query_params["draft"] = "b" * 32
+    with monkeypatch.context() as patch:
+        patch.setattr(resources.workspace(), "setting", locked)
+        assert "kept it locked" in said(fresh.run())
+    fresh.run()
+    assert fresh.segmented_control[0].value == "Own images"
+    assert number(fresh, "seed of every draw").value == 8
 
 
 def test_a_reload_finds_the_draft_of_features_files(app, data):

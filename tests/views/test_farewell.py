@@ -106,7 +106,7 @@ def test_the_thread_outlives_a_goodbye_that_fails():
 
 
 def test_a_session_whose_page_was_loaded_anew_lives_as_long_as_the_new_tab(farewells, here, said):
-    farewells.expect("uploads", "new tab", lambda: True)
+    farewells.expect("uploads", "new tab", lambda: lambda: True)
     here.clear()
     here.add("new tab")
     farewells.look(1061)

@@ -1,26 +1,31 @@
-"""What all sessions share, at its seams: uploads, jobs and the ends of sessions."""
+"""What all sessions share, at its seams: runs that stay answered, uploads, jobs and the ends of sessions."""
 
+import gc
 import io
 import os
 import time
 from functools import partial
 
 import pytest
+import streamlit as st
 import torch
 from PIL import Image
 
 from nnguide_core.evaluation.plans import Plan, compute, scan
+from nnguide_core.evaluation.questions import keep
 from nnguide_core.jobs import Job, JobContext, Jobs
 from nnguide_core.models import ModelSpec
 from nnguide_core.models.architectures import torchvision_model
 from nnguide_core.records import JobState, Role
 from nnguide_core.store import Workspace
 from tests.processes import fork
+from tests.synthetic import make_question
 from views import resources
 from views.farewell import Farewells
 
 SOON = 300.0  # seconds; never reached where things work
 SESSION = "a0" * 16
+RUNS = 6  # more than are kept for sessions that are gone
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +137,36 @@ def test_a_job_whose_server_was_killed_finds_its_checkpoint_when_it_is_started_a
     assert (job.state, job.error) == (JobState.DONE, "")
     workspace.clean_up(min_age=-1.0)
     assert not plan.spec.checkpoint.exists()
+
+
+@pytest.fixture
+def questions(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNGUIDE_HOME", str(tmp_path))
+    st.cache_resource.clear()
+    found = []
+    for size in range(10, 10 + RUNS):
+        question = make_question(ood_sizes=(size,))
+        keep(resources.workspace(), question)
+        run = question.run(5)
+        resources.workspace().save_run(run)
+        found.append(run.question)
+    yield found
+    st.cache_resource.clear()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_any_number_of_sessions_keep_the_runs_that_they_show(questions, monkeypatch):
+    answered = []
+    evaluate = resources.evaluate
+    monkeypatch.setattr(
+        resources, "evaluate", lambda *each, **more: answered.append(1) or evaluate(*each, **more)
+    )
+    sessions = [resources.evaluation(question) for question in questions]
+    for _ in range(2):
+        for question, held in zip(questions, sessions, strict=True):
+            assert resources.evaluation(question) is held
+    assert len(answered) == RUNS
+    del sessions, held
+    gc.collect()
+    resources.evaluation(questions[0])  # nobody holds it, and four newer ones have been opened
+    assert len(answered) == RUNS + 1
