@@ -40,6 +40,7 @@ class FeatureBank:
     positions: Tensor  # (N,) int64 ascending, the rows of the training features it was drawn from
     settings: BankSettings
     react_threshold: float | None  # features above it are clipped to it
+    search_device: torch.device | None = None  # where rows are searched; where they are if not given
 
     @property
     def size(self) -> int:
@@ -64,21 +65,10 @@ class FeatureBank:
         """What is searched, (N, D) float32: the rows for "paper", unit rows with their sign for "cosine"."""
         return self.rows if self.settings.scoring == "paper" else unit_features(self.rows)
 
-    @property
+    @cached_property
     def prepared(self) -> PreparedBank:
         """What is searched, encoded once for every search; a quarter of its size, released with the bank."""
-        return self.prepared_on(self.rows.device)
-
-    def prepared_on(self, device: torch.device | str) -> PreparedBank:
-        """Return what is searched, encoded once for every search on a device."""
-        where = torch.device(device)
-        if where not in self._prepared:
-            self._prepared[where] = prepare(self.search_rows, device=where)
-        return self._prepared[where]
-
-    @cached_property
-    def _prepared(self) -> dict[torch.device, PreparedBank]:
-        return {}
+        return prepare(self.search_rows, device=self.search_device)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is copied and pickled: what can be made again is not."""

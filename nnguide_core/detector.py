@@ -63,7 +63,6 @@ class NNGuide:
         fraction: float = 1.0,
         seed: int = 0,
         draw: Draw = "random",
-        search_device: str | torch.device | None = None,
     ) -> None:
         """Set what does not need data; k is checked against the bank when it is fitted.
 
@@ -80,8 +79,6 @@ class NNGuide:
             seed: of that draw.
             draw: "random"; "stratified" takes the same share of every class, "balanced" the same number,
                 and all of a class that has fewer.
-            search_device: "cpu" or a CUDA device to search neighbours on, whichever holds the bank; if not
-                given, where the bank is.
 
         Raises:
             ValueError: a setting is out of its range.
@@ -94,7 +91,6 @@ class NNGuide:
         self.settings = BankSettings(fraction, whole, draw, react_percentile, scoring, energy_offset)
         self.bank: FeatureBank | None = None
         self.provenance: dict[str, Any] = {}
-        self.search_device = search_device
         self._device: torch.device | None = None
 
     @property
@@ -254,10 +250,7 @@ class NNGuide:
         starts = range(0, max(len(z), 1), batch_size)
         rows = [torch.arange(start, min(start + batch_size, len(z))) for start in starts]
         with torch.no_grad():
-            parts = [
-                _judge(bank, source, z[part], part, k, _of(exclude, part), self.search_device)
-                for part in rows
-            ]
+            parts = [_judge(bank, source, z[part], part, k, _of(exclude, part)) for part in rows]
         names = [field.name for field in fields(Neighbors)]
         found = Neighbors(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
         _warn(self._of_head(logits, energies) + cautions.of_queries(found, bank))
@@ -341,13 +334,7 @@ class NNGuide:
 
 
 def _judge(
-    bank: FeatureBank,
-    source: EnergySource,
-    z: Tensor,
-    rows: Tensor,
-    k: int,
-    exclude: Tensor | None,
-    device: str | torch.device | None,
+    bank: FeatureBank, source: EnergySource, z: Tensor, rows: Tensor, k: int, exclude: Tensor | None
 ) -> Neighbors:
     """Return the neighbours of some of the queries, whose rows among all of them are given."""
     features = z.to(bank.rows.device, torch.float32)
@@ -355,8 +342,7 @@ def _judge(
     energy = source.of(clipped, rows)
     undefined = ~(features.isfinite().all(dim=1) & energy.isfinite())[:, None]
     direction = bank.direction(exclude if exclude is not None and exclude.ndim == 1 else None)
-    units = direction * unit_features(clipped)
-    found = topk_inner_product(units, bank.prepared_on(device or bank.rows.device), k, exclude=exclude)
+    found = topk_inner_product(direction * unit_features(clipped), bank.prepared, k, exclude=exclude)
     scales = direction * bank.scales[found.indices]
     cosines = (found.values / scales).clamp(-1.0, 1.0).masked_fill(scales == 0, 0.0)
     return Neighbors(

@@ -10,7 +10,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -1054,9 +1054,11 @@ def test_results_lie_where_the_queries_do(gpu: torch.device, scoring: Any, perce
 def test_a_bank_on_the_cpu_is_searched_on_the_device_that_is_named(cuda: torch.device) -> None:
     z, queries = normal(300), normal(50, seed=1)
     expected = NNGuide(None, linear(), 10).fit_features(z).neighbors_features(queries)
-    detector = NNGuide(None, linear(), 10, search_device=cuda).fit_features(z)
-    found = detector.neighbors_features(queries, exclude=None)
-    assert detector.bank.rows.device == found.indices.device == torch.device("cpu")  # type: ignore[union-attr]
+    detector = NNGuide(None, linear(), 10).fit_features(z)
+    detector.bank = replace(detector.bank, search_device=cuda)  # type: ignore[type-var]
+    found = detector.neighbors_features(queries)
+    assert detector.bank.rows.device == found.indices.device == torch.device("cpu")
+    assert detector.bank.prepared.device == cuda
     assert torch.equal(found.indices, expected.indices)
 
 

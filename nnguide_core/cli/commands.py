@@ -21,6 +21,7 @@ from nnguide_core.detector import NNGuide
 from nnguide_core.devices import choose_device, exact_device
 from nnguide_core.errors import BankMismatchError, DatasetError
 from nnguide_core.evaluation import Judged, Part, Question, evaluate, neighbors
+from nnguide_core.evaluation.judging import search_on
 from nnguide_core.evaluation.plans import check_not_empty, unique_name
 from nnguide_core.evaluation.provenance import (
     bank_dataset,
@@ -70,8 +71,7 @@ def _fit(options: Namespace) -> int:
 def _score(options: Namespace) -> int:
     """Write a table of judged images; return how many files were skipped."""
     with console(options) as told:
-        detector = NNGuide.load(options.detector)
-        detector.search_device = exact_device(choose_device(options.device))
+        detector = search_on(NNGuide.load(options.detector), exact_device(choose_device(options.device)))
         about = checked(detector.provenance, options.detector.name)
         bank = bank_dataset(about, detector)
         k = detector.k if options.k is None else options.k

@@ -44,6 +44,7 @@ __all__ = [
     "evaluate",
     "neighbors",
     "rows_with_features",
+    "search_on",
     "with_baselines",
 ]
 
@@ -345,17 +346,23 @@ def neighbors(detector: NNGuide, part: Part, k: int, *, fewest: int | None = Non
     )
 
 
+def search_on(detector: NNGuide, device: torch.device) -> NNGuide:
+    """Let a fitted detector search its bank on a device, wherever the bank lies."""
+    detector.bank = replace(_bank_of(detector), search_device=device)
+    return detector
+
+
 def _fitted(question: Question, k: int, device: torch.device) -> NNGuide:
     bank = question.bank
     known = bool((bank.features.labels >= 0).any())
-    detector = NNGuide(None, question.head, k, **asdict(question.settings), search_device=device)
-    return detector.fit_features(
+    detector = NNGuide(None, question.head, k, **asdict(question.settings)).fit_features(
         bank.features.features,
         bank.features.labels if known else None,
         logits=bank.features.logits,
         ids=bank.features.ids,
         keep_unknown=not _left_out(question),
     )
+    return search_on(detector, device)
 
 
 def _left_out(question: Question) -> int:
