@@ -1,6 +1,7 @@
 """Other detectors on the same features and logits, to show beside NNGuide: pytorch-ood's, as they are.
 
-Every score is higher for more out-of-distribution inputs.
+Every score is higher for more out-of-distribution inputs. Where a bank is too small for a detector's usual
+setting, the setting gives way and a note says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +21,11 @@ from nnguide_core.scoring import unit_features
 if TYPE_CHECKING:
     from pytorch_ood.detector import KNN
 
-__all__ = ["BASELINES", "KNN_NEIGHBOURS", "Baseline", "Reference", "baseline_scores"]
+__all__ = ["BASELINES", "KNN_NEIGHBOURS", "Baseline", "Reference", "baseline_scores", "knn_of_few"]
 
 KNN_NEIGHBOURS = 50  # pytorch-ood's default, the KNN paper's CIFAR-10 setting
 LARGEST_RESIDUAL = 0.01  # of covariance times its inverse; beyond, distances are rounding errors
-SMALLEST_REMAINDER = 1e-4  # of features outside ViM's principal space; below, it is rounding
+SMALLEST_REMAINDER = 1e-4  # of features outside ViM's principal space or a class mean; below, it is rounding
 LARGEST_DEVIATION = 0.05  # of logits from the head's, in shares of their size; reduced precision gives 0.01
 
 # Features (Q, D), logits (Q, C) and each query's own rows of the reference (Q, E), -1 for none -> scores (Q,)
@@ -63,6 +64,11 @@ class Reference:
             head_weight=None if linear is None else linear.weight,
             head_bias=None if linear is None else linear.bias,
         )
+
+    @cached_property
+    def notes(self) -> dict[str, str]:
+        """How fitted baselines depart from their usual settings, a sentence by name."""
+        return {}
 
     @cached_property
     def _scorers(self) -> dict[str, Scorer | str]:
@@ -189,6 +195,8 @@ def _knn(reference: Reference) -> Scorer:
 
     features = _of_finite_norm(_plain(reference.features))
     detector = KNN(None, k=min(KNN_NEIGHBOURS, len(features)))
+    if len(features) < KNN_NEIGHBOURS:
+        reference.notes["KNN"] = knn_of_few(len(features))
     detector.fit_features(features, torch.zeros(len(features), dtype=torch.int64))
 
     def scored(queries: Tensor, _: Tensor, own: Tensor) -> Tensor:
@@ -221,18 +229,34 @@ def _distance_without_own(detector: "KNN", queries: Tensor, own: Tensor) -> Tens
     return distances.gather(1, place)[:, 0].where(wanted > 0, torch.nan)
 
 
+def knn_of_few(images: int) -> str:
+    """Return what to say of KNN where it has fewer bank images to compare with than it looks for."""
+    return (
+        f"KNN looks for the {KNN_NEIGHBOURS}th nearest bank image, but there are only {images}: its score is "
+        "the distance to the farthest one."
+    )
+
+
 def _vim(reference: Reference) -> Scorer:
     from pytorch_ood.detector import ViM
 
     features, weight, bias = _linear(reference)
-    detector = ViM(None, d=_principal_dimensions(features.shape[1]), w=weight, b=bias)
+    usual = _principal_dimensions(features.shape[1])
+    # More would leave next to nothing of the bank's features, by which what is left of a query's is judged.
+    kept = max(1, min(usual, len(features) * 2 // 3))
+    detector = ViM(None, d=kept, w=weight, b=bias)
     detector.fit_features(features, torch.zeros(len(features), dtype=torch.int64))
     centred = features - detector.u
     residual = (centred @ detector.principal_subspace).norm(dim=1).mean()
     if not residual > SMALLEST_REMAINDER * centred.norm(dim=1).mean():
         raise _NotPossibleError(
-            f"ViM needs more, or more varied, bank images: {detector.d} principal dimensions leave nothing "
+            f"ViM needs more, or more varied, bank images: {kept} principal dimensions leave nothing "
             f"of the features of {len(features)} images."
+        )
+    if kept < usual:
+        reference.notes["ViM"] = (
+            f"ViM keeps {kept:,} principal dimensions instead of {usual:,}, since the bank has only "
+            f"{len(features):,} images."
         )
     return lambda queries, _, __: detector.predict_features(queries)
 
@@ -241,16 +265,32 @@ def _mahalanobis(reference: Reference) -> Scorer:
     from pytorch_ood.detector import Mahalanobis
 
     features = _plain(reference.features)
+    # The distance has no unit, but the small ridge that pytorch-ood adds to the covariance has one.
+    unit = features.double().square().mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+    scaled = (features / unit).float()
     # pytorch-ood wants every class from 0 on to occur; which number a class has does not matter.
     labels = torch.unique(cast(Tensor, reference.labels).cpu(), return_inverse=True)[1]
-    detector = Mahalanobis(None).fit_features(features, labels)
+    detector = Mahalanobis(None).fit_features(scaled, labels)
     off = (detector.cov @ detector.precision - torch.eye(len(detector.cov))).abs().max()
-    if not off < LARGEST_RESIDUAL:
-        raise _NotPossibleError(
-            f"Mahalanobis needs more bank images: the covariance of {features.shape[1]} features over "
-            f"{len(features)} images cannot be inverted in float32."
+    if len(features) - len(detector.mu) < features.shape[1] or not off < LARGEST_RESIDUAL:
+        centred = scaled - detector.mu[labels]
+        if not centred.norm() > SMALLEST_REMAINDER * scaled.norm():
+            raise _NotPossibleError("Mahalanobis needs bank images that differ within a class.")
+        detector.precision = _shrunk_precision(centred)
+        reference.notes["Mahalanobis"] = (
+            f"Mahalanobis uses a shrunk covariance (Ledoit–Wolf): {len(features):,} bank images are too few "
+            f"for that of {features.shape[1]:,} features."
         )
-    return lambda queries, _, __: detector.predict_features(queries)
+    return lambda queries, _, __: detector.predict_features((queries / unit).float())
+
+
+def _shrunk_precision(centred: Tensor) -> Tensor:
+    """Return the inverse of the shrunk scatter, (D, D) float32, of features (N, D) less their class means."""
+    from sklearn.covariance import ledoit_wolf
+
+    covariance, _ = ledoit_wolf(centred.double().numpy(), assume_centered=True)
+    precision: Tensor = torch.linalg.inv(torch.from_numpy(covariance) * len(centred))
+    return precision.float()
 
 
 def _linear(reference: Reference) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from nnguide_core.bank import FeatureBank
 from nnguide_core.networks import Network, in_training
 from nnguide_core.scoring import Neighbors
 
-__all__ = ["of_bank", "of_baselines", "of_knn", "of_left_out", "of_mode", "of_queries", "of_unscored"]
+__all__ = ["of_bank", "of_baselines", "of_left_out", "of_mode", "of_queries", "of_unscored"]
 
 _NAMED_AT_MOST = 5  # rows that a sentence lists
 
@@ -61,16 +61,6 @@ def of_baselines(own: Tensor, fitted: Sequence[str]) -> list[str]:
     return [
         f"{count} of {len(own)} queries are themselves in the bank. NNGuide and KNN leave a query's own row "
         f"out; {' and '.join(fitted)} {were} fitted with it, so that these look more typical there."
-    ]
-
-
-def of_knn(wanted: int, available: int) -> list[str]:
-    """Return a sentence where KNN has fewer bank images to compare with than it looks for."""
-    if available >= wanted:
-        return []
-    return [
-        f"KNN looks for the {wanted}th nearest bank image, but there are only {available}: its score is the "
-        "distance to the farthest one."
     ]
 
 

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
@@ -162,8 +163,8 @@ def test_what_cannot_be_fitted_to_features_beyond_float32_has_its_reason() -> No
     whole = whole_reference()
     huge = Reference(1e22 * whole.features, whole.labels, None, whole.head_weight, whole.head_bias)
     scores, missing = baseline_scores(huge, features(3), torch.ones(3, CLASSES))
-    assert set(scores) == {"Energy", "MSP", "MaxLogit", "KNN"}
-    assert set(missing) == {"ViM", "Mahalanobis"}
+    assert set(scores) == {"Energy", "MSP", "MaxLogit", "KNN", "Mahalanobis"}
+    assert set(missing) == {"ViM"}
 
 
 @pytest.mark.parametrize("count", [1, 5, 49])
@@ -209,13 +210,56 @@ def test_only_the_baselines_that_are_fitted_to_the_bank_keep_a_querys_own_row() 
     assert changed == ["KNN"]
 
 
-def test_mahalanobis_of_fewer_images_than_features_is_not_defined() -> None:
+@pytest.mark.parametrize(("count", "note"), [(49, "there are only 49: its"), (50, None)])
+def test_knn_of_a_small_bank_is_noted_with_both_numbers(count: int, note: str | None) -> None:
+    reference = Reference(features(count))
+    baseline_scores(reference, features(3), torch.ones(3, 2), names=["KNN"])
+    assert list(reference.notes) == (["KNN"] if note else [])
+    assert note is None or note in reference.notes["KNN"]
+
+
+def test_mahalanobis_of_fewer_images_than_features_shrinks_the_covariance_and_says_so() -> None:
     reference = whole_reference(count=40, width=64)
-    _, missing = baseline_scores(reference, features(3, width=64), torch.ones(3, 2), names=["Mahalanobis"])
-    assert missing["Mahalanobis"] == (
-        "Mahalanobis needs more bank images: the covariance of 64 features over 40 images cannot be inverted "
-        "in float32."
+    near, far = reference.features[:5] + 0.1, 20 * features(5, seed=1, width=64)
+    queries = torch.cat([near, far])
+    scores, missing = baseline_scores(reference, queries, torch.ones(10, 2), names=["Mahalanobis"])
+    assert not missing
+    assert scores["Mahalanobis"][5:].min() > scores["Mahalanobis"][:5].max()
+    z, labels = reference.features.double(), reference.labels
+    centres = torch.stack([z[labels == label].mean(dim=0) for label in range(CLASSES)])
+    scatter = (z - centres[labels]).T @ (z - centres[labels])
+    shrinkage = ledoit_wolf_shrinkage((z - centres[labels]).numpy(), assume_centered=True)
+    shrunk = (1 - shrinkage) * scatter + shrinkage * scatter.trace() / 64 * torch.eye(64)
+    expected = torch.stack([_squared_distances(queries.double() - each, shrunk) for each in centres])
+    # pytorch-ood's score is a softmax over the classes' -distance / 2; its log is compared up to that.
+    torch.testing.assert_close(
+        scores["Mahalanobis"].double(), 0.5 * expected.min(dim=0).values, rtol=1e-3, atol=1e-3
     )
+    assert reference.notes["Mahalanobis"] == (
+        "Mahalanobis uses a shrunk covariance (Ledoit–Wolf): 40 bank images are too few for that of "
+        "64 features."
+    )
+
+
+def _squared_distances(centred: Tensor, scatter: Tensor) -> Tensor:
+    return torch.einsum("qd,de,qe->q", centred, torch.linalg.inv(scatter), centred)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("count", [40, 400])
+def test_mahalanobis_does_not_depend_on_the_unit_of_the_features(unit: float, count: int) -> None:
+    whole, queries = whole_reference(count, width=64), features(5, seed=1, width=64)
+    expected, _ = baseline_scores(whole, queries, torch.ones(5, 2), names=["Mahalanobis"])
+    scaled = Reference(unit * whole.features, whole.labels)
+    scores, _ = baseline_scores(scaled, unit * queries, torch.ones(5, 2), names=["Mahalanobis"])
+    torch.testing.assert_close(scores["Mahalanobis"], expected["Mahalanobis"], rtol=1e-3, atol=1e-5)
+    assert list(scaled.notes) == (["Mahalanobis"] if count == 40 else [])
+
+
+def test_mahalanobis_of_classes_without_any_spread_is_not_defined() -> None:
+    reference = Reference(features(CLASSES).repeat(10, 1), torch.arange(40) % CLASSES)
+    _, missing = baseline_scores(reference, features(3), torch.ones(3, 2), names=["Mahalanobis"])
+    assert missing == {"Mahalanobis": "Mahalanobis needs bank images that differ within a class."}
 
 
 def test_mahalanobis_bears_features_that_are_always_zero() -> None:
@@ -233,6 +277,20 @@ def test_vim_of_identical_images_is_not_defined() -> None:
     reference = Reference(features(1).expand(40, WIDTH), None, None, head.weight, head.bias)
     _, missing = baseline_scores(reference, features(3, seed=1), torch.ones(3, 2), names=["ViM"])
     assert "8 principal dimensions leave nothing of the features of 40 images" in missing["ViM"]
+
+
+def test_vim_of_fewer_images_than_principal_dimensions_keeps_two_thirds_of_them_and_says_so() -> None:
+    from pytorch_ood.detector import ViM
+
+    reference, queries = whole_reference(count=60, width=640), features(5, seed=1, width=640)
+    head = linear(640)
+    scores, missing = baseline_scores(reference, queries, head(queries), names=["ViM"])
+    assert not missing
+    theirs = ViM(None, 40, head.weight, head.bias).fit_features(reference.features, reference.labels)
+    torch.testing.assert_close(scores["ViM"], theirs.predict_features(queries).float())
+    assert reference.notes == {
+        "ViM": "ViM keeps 40 principal dimensions instead of 512, since the bank has only 60 images."
+    }
 
 
 def test_vim_needs_a_head_that_gives_the_logits() -> None:
@@ -263,7 +321,7 @@ def test_vim_keeps_as_many_dimensions_as_its_authors_where_the_features_are_wide
     unsolved = LinAlgError("no convergence")
     with patch("pytorch_ood.detector.ViM", side_effect=unsolved) as vim:
         _, missing = baseline_scores(
-            whole_reference(8, width), features(2, width=width), torch.ones(2, 3), names=["ViM"]
+            whole_reference(1500, width), features(2, width=width), torch.ones(2, 3), names=["ViM"]
         )
     assert vim.call_args.kwargs["d"] == dimensions
     assert missing["ViM"] == "ViM has no solution on these features: no convergence"

@@ -72,11 +72,3 @@ def test_queries_without_a_score_or_features_are_named_by_row() -> None:
         "6 of 7 queries (rows 0, 1, 2, 3, 4, …) have NaN or infinity: their score is NaN.",
         "1 of 7 queries (rows 6) have features that are all zero: their score is 0.",
     ]
-
-
-def test_knn_of_a_small_bank_is_said_with_both_numbers() -> None:
-    assert cautions.of_knn(50, 50) == []
-    assert cautions.of_knn(50, 30) == [
-        "KNN looks for the 50th nearest bank image, but there are only 30: its score is the distance to the "
-        "farthest one."
-    ]

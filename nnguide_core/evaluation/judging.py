@@ -8,29 +8,20 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from nnguide_core import cautions, metrics
 from nnguide_core.bank import FeatureBank
-from nnguide_core.baselines import BASELINES, KNN_NEIGHBOURS, Reference, baseline_scores
+from nnguide_core.baselines import BASELINES, KNN_NEIGHBOURS, Reference, baseline_scores, knn_of_few
 from nnguide_core.detector import NNGuide
 from nnguide_core.devices import choose_device, exact_device
-from nnguide_core.errors import DatasetError, NNGuideWarning, RequiresFittingException
-from nnguide_core.records import (
-    Dataset,
-    Features,
-    ImageRef,
-    Role,
-    Run,
-    RunDataset,
-    Threshold,
-    fingerprint,
-)
+from nnguide_core.errors import NNGuideWarning, RequiresFittingException
+from nnguide_core.evaluation.question import DEFAULT_THRESHOLD, Part, Question
+from nnguide_core.records import Dataset, Features, ImageRef, Role, Run, Threshold
 from nnguide_core.scoring import Neighbors, flagged
-from nnguide_core.settings import DEFAULT_K, BankSettings
+from nnguide_core.settings import DEFAULT_K
 
 __all__ = [
     "DEFAULT_THRESHOLD",
@@ -50,68 +41,8 @@ __all__ = [
 
 NNGUIDE = "NNGuide"
 MOST_NEIGHBOURS = 100  # kept per query: OpenOOD's k, ten times the paper's
-DEFAULT_THRESHOLD = Threshold("id_kept", 0.95)
 
 OnStep = Callable[[str], None]  # is told in words what is being done; raises CancelledError to stop
-
-
-@dataclass(frozen=True)
-class Part:
-    """A dataset and what the model makes of it; rows are fewer than images where some failed."""
-
-    dataset: Dataset
-    features: Features
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked: how well one model's features and one bank tell the ID parts from the OOD parts."""
-
-    model: str  # the model's fingerprint
-    model_name: str
-    class_names: tuple[str, ...]  # C names, by the model's class index
-    head: torch.nn.Linear | None  # on the CPU, features (N, D) -> logits (N, C); None: only logits are known
-    parts: tuple[Part, ...]  # on the CPU: one bank, any number of ID and OOD datasets
-    settings: BankSettings = field(default_factory=BankSettings)
-    spec: Mapping[str, Any] | None = None  # how to load the model again, JSON-able; None for features alone
-
-    @property
-    def bank(self) -> Part:
-        """The one part that fills the bank.
-
-        Raises:
-            DatasetError: there is none, or more than one.
-        """
-        banks = [part for part in self.parts if part.dataset.role is Role.BANK]
-        if len(banks) != 1:
-            raise DatasetError(
-                f"Exactly one dataset must have the role bank, but {len(banks)} have it: change the roles."
-            )
-        return banks[0]
-
-    @property
-    def queries(self) -> tuple[Part, ...]:
-        """The parts that are judged, ID before OOD."""
-        return tuple(part for role in (Role.ID, Role.OOD) for part in self.parts if part.dataset.role is role)
-
-    def run(self, k: int, rule: Threshold = DEFAULT_THRESHOLD) -> Run:
-        """Return what a number at this k and threshold comes from."""
-        return Run(
-            model=self.model,
-            model_name=self.model_name,
-            bank=RunDataset.of(self.bank.dataset),
-            queries=tuple(RunDataset.of(part.dataset) for part in self.queries),
-            settings=self.settings,
-            k=k,
-            threshold=rule,
-            classes=fingerprint("classes", *self.class_names),
-            device=self.device,
-        )
-
-    @property
-    def device(self) -> str:
-        """What computed the features, in words: several where they came from several; "" if not known."""
-        return ", ".join(dict.fromkeys(part.features.device for part in self.parts if part.features.device))
 
 
 @dataclass(frozen=True)
@@ -174,6 +105,7 @@ class Evaluation:
     detector: NNGuide  # fitted
     queries: tuple[Judged, ...]  # ID before OOD
     without: Mapping[str, str]  # baseline -> why it could not be fitted
+    notes: Mapping[str, str] = field(default_factory=dict)  # baseline -> how its setting departs
 
     @property
     def bank(self) -> FeatureBank:
@@ -191,7 +123,7 @@ class Evaluation:
         """What to know before a number is believed, in sentences: of the bank, then of each query dataset."""
         counts = self.bank_counts
         said = cautions.of_bank(self.bank) + cautions.of_left_out(counts.left_out, counts.given)
-        said += _of_small_bank(self.bank, self.queries)
+        said += self.notes.values()
         for judged in self.queries:
             found = cautions.of_queries(judged.neighbors, self.bank) + _of_baselines(self.bank, judged)
             said += [f"{judged.dataset.name}: {sentence}" for sentence in found]
@@ -286,7 +218,7 @@ def evaluate(
     said = cautions.of_left_out(_left_out(question), len(question.bank.features))
     for each in answered.queries:
         said += _of_baselines(answered.bank, each)
-    said += _of_small_bank(answered.bank, answered.queries)
+    said += answered.notes.values()
     for sentence in dict.fromkeys(said):
         warnings.warn(sentence, NNGuideWarning, stacklevel=2)
     return answered
@@ -313,7 +245,7 @@ def with_baselines(
         )
         without |= missing
         judged.append(replace(each, baselines=scores))
-    return replace(evaluation, queries=tuple(judged), without=without)
+    return replace(evaluation, queries=tuple(judged), without=without, notes=dict(reference.notes))
 
 
 def rows_with_features(dataset: Dataset, features: Features) -> list[int]:
@@ -383,14 +315,9 @@ def _of_baselines(bank: FeatureBank, judged: Judged) -> list[str]:
         unscored = int((judged.neighbors.finite & scores.isnan()).sum())
         said += cautions.of_unscored(unscored, len(scores), name)
     if "KNN" in judged.baselines and own.numel() and bank.size >= KNN_NEIGHBOURS:
-        said += cautions.of_knn(KNN_NEIGHBOURS, bank.size - int((own >= 0).sum(dim=1).max()))
+        others = bank.size - int((own >= 0).sum(dim=1).max())
+        said += [knn_of_few(others)] if others < KNN_NEIGHBOURS else []
     return said
-
-
-def _of_small_bank(bank: FeatureBank, queries: Sequence[Judged]) -> list[str]:
-    """Return what to say of KNN where the bank is too small for it, once for all query datasets."""
-    compared = any("KNN" in judged.baselines for judged in queries)
-    return cautions.of_knn(KNN_NEIGHBOURS, bank.size) if compared else []
 
 
 def _bank_of(detector: NNGuide) -> FeatureBank:
