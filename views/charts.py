@@ -56,7 +56,9 @@ def score_histogram(edges: Floats, rows: Sequence[ScoreRow], threshold: float, t
         rows=max(len(rows), 1), shared_xaxes=True, vertical_spacing=0.3 / max(len(rows), 1)
     )
     for position, row in enumerate(rows, start=1):
-        for bar in _histogram_bars(edges, row, threshold, theme):
+        # Without a bar a row would have no axis, and its name would stand in another row.
+        none = [go.Bar(x=[None], y=[None], showlegend=False)]
+        for bar in _histogram_bars(edges, row, threshold, theme) or none:
             figure.add_trace(bar, row=position, col=1)
         figure.update_yaxes(title_text="images", row=position, col=1, rangemode="tozero", nticks=4)
         _row_title(figure, position, row, theme)

@@ -76,6 +76,15 @@ def test_each_legend_word_appears_once(rows):
     assert any("hatched" in name for name in shown)
 
 
+def test_a_dataset_without_scores_has_a_row_of_its_own(rows):
+    figure = score_histogram(
+        EDGES, [ScoreRow("blank", ood=True, counts=np.zeros(4, int)), *rows], 2.25, LIGHT
+    )
+    (empty,) = [bar for bar in figure.data if bar.yaxis == "y" and bar.name is None]
+    assert empty.showlegend is False
+    assert {bar.yaxis for bar in bars(figure, "ID passed")} == {"y2"}
+
+
 def test_a_threshold_outside_the_bins_passes_or_flags_everything(rows):
     assert not bars(score_histogram(EDGES, rows, 9.0, LIGHT), "flagged")
     assert not bars(score_histogram(EDGES, rows, -9.0, LIGHT), "passed")
