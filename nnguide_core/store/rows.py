@@ -86,7 +86,7 @@ class Rows:
             ).fetchall()
         return tuple(_runs(rows))
 
-    def _forget_run(self, run: str) -> None:
+    def forget_run(self, run: str) -> None:
         """Forget a run by its full id; the verdicts given in it stay."""
         with self._database.write() as connection:
             connection.execute("DELETE FROM runs WHERE id = ?", (run,))

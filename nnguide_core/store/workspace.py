@@ -234,7 +234,7 @@ class Workspace(Rows):
         """
         owned = belongings(self._tensors, self.runs())
         alone = owned.pop(run, frozenset()).difference(*owned.values())
-        self._forget_run(run)
+        self.forget_run(run)
         return self._cleaning.remove(alone, self._needed_by_jobs())
 
     def knows_all(self) -> bool:

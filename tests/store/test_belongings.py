@@ -95,7 +95,7 @@ def test_the_head_of_a_network_goes_once_no_run_was_computed_with_it(workspace):
     run = kept(workspace, question)
     workspace.clean_up(min_age=-1.0)
     assert files(workspace).count("heads") == 1
-    workspace._forget_run(run.id)
+    workspace.forget_run(run.id)
     workspace.clean_up(min_age=-1.0)
     assert files(workspace).count("heads") == 0
 

@@ -107,7 +107,7 @@ def test_verdicts_are_found_by_run_by_question_and_by_image(rows):
 def test_verdicts_outlive_their_run_and_cannot_be_changed(rows, database):
     rows.save_run(run())
     rows.add_verdicts([said(CAT, "really ID", run().id)])
-    rows.remove_run(run().id)
+    rows.forget_run(run().id)
     assert rows.runs() == ()
     assert rows.current_verdicts(question=run().question) == {CAT: said(CAT, "really ID", run().id)}
     for statement in ("UPDATE verdicts SET decision = 'unsure'", "DELETE FROM verdicts"):
