@@ -89,7 +89,7 @@ async def _give_features(url: str, name: str, data: bytes) -> float:
     await session.set("button_group", "What to look at", ["Own features"])
     await session.upload(name, data)
     await session.press("Compute")
-    await until(session, lambda: f"{name} cannot be read" in session.texts() or "NaN" in session.texts())
+    await until(session, lambda: "cannot be read" in session.texts() or "NaN" in session.texts())
     await session.close()
     return time.monotonic() - began
 
