@@ -271,11 +271,11 @@ def _mahalanobis(reference: Reference) -> Scorer:
     # pytorch-ood wants every class from 0 on to occur; which number a class has does not matter.
     labels = torch.unique(cast(Tensor, reference.labels).cpu(), return_inverse=True)[1]
     detector = Mahalanobis(None).fit_features(scaled, labels)
+    centred = scaled - detector.mu[labels]
+    if not centred.norm() > SMALLEST_REMAINDER * scaled.norm():
+        raise _NotPossibleError("Mahalanobis needs bank images that differ within a class.")
     off = (detector.cov @ detector.precision - torch.eye(len(detector.cov))).abs().max()
     if len(features) - len(detector.mu) < features.shape[1] or not off < LARGEST_RESIDUAL:
-        centred = scaled - detector.mu[labels]
-        if not centred.norm() > SMALLEST_REMAINDER * scaled.norm():
-            raise _NotPossibleError("Mahalanobis needs bank images that differ within a class.")
         detector.precision = _shrunk_precision(centred)
         reference.notes["Mahalanobis"] = (
             f"Mahalanobis uses a shrunk covariance (Ledoit–Wolf): {len(features):,} bank images are too few "
