@@ -21,7 +21,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import pytorch_ood.detector  # noqa: F401 - takes seconds: once here, and not in every process that is forked
 import torch
 
 from nnguide_core.demo import demo_sets, demo_spec
