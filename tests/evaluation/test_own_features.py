@@ -9,7 +9,7 @@ from PIL import Image
 
 from nnguide_core.datasets import read_bytes
 from nnguide_core.errors import CancelledError, FeaturesFileError, ForbiddenPathError, ImageError
-from nnguide_core.evaluation import evaluate
+from nnguide_core.evaluation import evaluate, own_features
 from nnguide_core.evaluation.own_features import OwnFile, own_question
 from nnguide_core.evaluation.questions import keep, open_question
 from nnguide_core.images import image_id
@@ -139,6 +139,13 @@ def test_a_typed_path_is_checked_again_before_it_is_read(files, rng, tmp_path):
         own_question([typed])
 
 
-def test_looking_for_images_can_be_stopped(files):
-    with pytest.raises(CancelledError, match="Stopped after looking for 0 of 5 images"):
+def test_reading_the_files_can_be_stopped(files):
+    with pytest.raises(CancelledError, match="Stopped while a file was read"):
         own_question(files, cancelled=lambda: True)
+
+
+def test_looking_for_images_can_be_stopped(files, monkeypatch):
+    read, load = [], own_features.load
+    monkeypatch.setattr(own_features, "load", lambda *a, **kw: read.append(load(*a, **kw)) or read[-1])
+    with pytest.raises(CancelledError, match="Stopped after looking for 0 of 5 images"):
+        own_question(files, cancelled=lambda: len(read) == len(files))

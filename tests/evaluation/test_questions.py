@@ -128,7 +128,7 @@ def test_a_run_of_a_loaded_network_gives_the_same_numbers_after_a_restart(
     workspace, folders, checkpoint, react
 ):
     spec = ModelSpec(
-        "checkpoint", "shufflenet_v2_x0_5", checkpoint=checkpoint, class_names=("cat", "dog"), image_size=32
+        "torchvision", "shufflenet_v2_x0_5", checkpoint=checkpoint, class_names=("cat", "dog"), image_size=32
     )
     roles = {"bank": Role.BANK, "id": Role.ID, "ood": Role.OOD}
     datasets = [open_dataset(folders / name, name, role) for name, role in roles.items()]
