@@ -22,7 +22,7 @@ __all__ = ["Bounds", "read_apart"]
 
 _PAUSE = 0.1  # seconds between two questions whether to stop
 _UNBOUNDED = 2**62  # bytes, until the libraries are loaded
-_TOO_LARGE = "Too large: reading it needs more memory than it may."
+_TOO_LARGE = "Too large: reading it needs more memory than the limit allows."
 _STATUS = Path("/proc/self/status")  # on Linux
 
 
@@ -30,7 +30,7 @@ _STATUS = Path("/proc/self/status")  # on Linux
 class Bounds:
     """What reading a file may cost."""
 
-    memory: int  # bytes, beside what the libraries take
+    memory: int  # bytes, on top of what the loaded libraries take
     seconds: float  # of computing; ten times as many by the clock
 
 
@@ -50,7 +50,8 @@ def read_apart(
         file: opened by the caller, so that no name is looked up a second time.
         arguments: picklable.
         bounds: of memory and time.
-        refused: makes the error of a file over its bounds or whose reader crashes, given the reason.
+        refused: turns a reason into the error to raise where the file exceeds its bounds or crashes its
+            reader.
         cancelled: asked ten times a second; True ends the process.
         shared: further handles that the process gets, under the same numbers.
 

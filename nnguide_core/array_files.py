@@ -104,7 +104,7 @@ def tensors_apart(
 ) -> tuple[dict[str, Tensor], Any]:
     """Return what function(file, *arguments) gives in a worker process: dense tensors, and something small.
 
-    The tensors come through a file without a name; nothing that is read here was written by anyone else.
+    The tensors come back through an unnamed temporary file, which only the worker process writes.
 
     Raises:
         NNGuideError, CancelledError, WorkersError, RuntimeError: as apart.read_apart.

@@ -242,7 +242,7 @@ def _vim(reference: Reference) -> Scorer:
 
     features, weight, bias = _linear(reference)
     usual = _principal_dimensions(features.shape[1])
-    # More would leave next to nothing of the bank's features, by which what is left of a query's is judged.
+    # More would leave the bank almost no residual, by which ViM scales that of a query.
     kept = max(1, min(usual, len(features) * 2 // 3))
     detector = ViM(None, d=kept, w=weight, b=bias)
     detector.fit_features(features, torch.zeros(len(features), dtype=torch.int64))

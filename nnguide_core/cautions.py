@@ -19,8 +19,8 @@ def of_mode(what: str, network: Network | None) -> list[str]:
     if name is None:
         return []
     return [
-        f"The {what} ({name}) is in training mode: what it gives for an image can change with every call and "
-        "with the other images of the batch, and running statistics change with every call. "
+        f"The {what} ({name}) is in training mode: its output for an image can change with every call "
+        "and with the other images of the batch, and every call can change running statistics. "
         f"Call eval() on the {what} and fit again."
     ]
 
@@ -69,7 +69,7 @@ def of_unscored(count: int, total: int, name: str) -> list[str]:
     if count == 0:
         return []
     return [
-        f"{name} gives no finite score for {count} of {total} queries that NNGuide has a score for: its "
+        f"{name} gives no finite score for {count} of {total} queries, although NNGuide scores these: its "
         "metrics leave them out."
     ]
 

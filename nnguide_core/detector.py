@@ -262,7 +262,7 @@ class NNGuide:
         return {name: known[name] for name in self.hyperparameter_space}
 
     def set_hyperparameters(self, **kwargs: Any) -> Self:
-        """Set k, or settings of the bank: where one of these changes, the detector must be fitted again.
+        """Set k or the bank's settings; once a bank setting has changed, the detector must be fitted again.
 
         Raises:
             ValueError: a name is not in hyperparameter_space or no setting, or a value is out of its range.
@@ -273,7 +273,7 @@ class NNGuide:
                 known = ", ".join(each for each in self.hyperparameter_space if each in (*settings, "k"))
                 raise ValueError(
                     f"NNGuide has no hyperparameter {name!r} to search. Known: {known or 'none'}. "
-                    f"There can be k, {', '.join(settings)}."
+                    f"It can name k, {', '.join(settings)}."
                 )
         changed = BankSettings(**{**settings, **{name: kwargs[name] for name in kwargs if name != "k"}})
         if changed != self.settings:

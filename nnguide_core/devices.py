@@ -49,7 +49,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def exact_device(device: torch.device) -> torch.device:
-    """Return where exact work on a device's tensors is done: there, or on the CPU where it lacks float64."""
+    """Return where a device's tensors are computed with in float64: there, or on the CPU if it has none."""
     return device if device.type in ("cpu", "cuda") else torch.device("cpu")
 
 

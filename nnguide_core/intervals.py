@@ -69,12 +69,12 @@ class Difference:
 
 
 def auroc_interval(id_scores: Scores, ood_scores: Scores, confidence: float = DEFAULT_CONFIDENCE) -> Interval:
-    """Return AUROC with the range of true AUROCs whose own standard error explains the one found.
+    """Return AUROC with its score interval: the true AUROCs that their own standard error does not rule out.
 
-    The standard error is DeLong's at the AUROC found; at another it is taken to change as it does for
+    The standard error is DeLong's at the AUROC found; at any other it is assumed to change as it does for
     exponential scores (Newcombe's method). Few images on the wrong side tell little about the spread, and
     then DeLong's variance is mixed with the exponential one; where every pair compares alike (AUROC 0 or 1,
-    or all scores equal) it says nothing and only the other is left.
+    or all scores equal), DeLong's is 0 and the exponential one is used alone.
 
     Simulated at AUROC 0.88 to 0.995 with 50 to 200 images a side, a 95 % interval covers 93 to 97 % for
     scores with long tails and 94 to 99 % for normal ones, the most where AUROC is nearest to 1.
@@ -98,9 +98,9 @@ def auroc_difference(
 ) -> Difference:
     """Return how much better a first detector separates the same images than a second.
 
-    The bounds come from both detectors' intervals and from DeLong's correlation of the two AUROCs. Where the
-    two never differ from their mean difference (both perfect, say), their correlation is not known, and they
-    count as independent. The p-value is that of the widest interval that leaves 0 out.
+    The bounds come from both detectors' intervals and from DeLong's correlation of the two AUROCs. Where
+    their difference has no spread (both perfect, say), the correlation cannot be estimated, and they count
+    as independent. The p-value is 1 minus the confidence of the widest interval that excludes 0.
 
     Simulated at AUROC 0.88 to 0.995 with 50 to 200 images a side, a 95 % interval covers 93 to 98 %, and
     more where both AUROCs lie near 1: up to 100 % at 0.995, where nearly all of few images are ranked right.
@@ -149,13 +149,13 @@ def id_flagged_interval(
 ) -> Interval:
     """Return the share of ID flagged when this share of OOD is caught, with its interval.
 
-    How many of the OOD scores found reach the true threshold is binomial, which tells between which of them
-    it lies; the true share of ID above it is then a beta variate. The bounds are quantiles of both together,
-    drawn at random, and hold the share found.
+    The number of OOD scores found that reach the true threshold is binomial, which locates the threshold
+    among them; the true share of ID above it then follows a beta distribution. The bounds are quantiles of
+    random draws from both, and always contain the share found.
 
     Simulated at AUROC 0.88 to 0.995 with 50 to 200 images a side, a 95 % interval covers 93 to 99 %, the
-    most at shares near 0. It does not where the true share is far below one image, as for long tails at
-    AUROC 0.995 (0.03 % of 50 images): 89 % there, the others lying above the truth.
+    most at shares near 0. Coverage is lower where the true share is far below one image, as for long tails
+    at AUROC 0.995 (0.03 % of 50 images): 89 %, with the other intervals above the truth.
 
     Raises:
         UndefinedMetricError: a side is empty or holds a score that is not finite.

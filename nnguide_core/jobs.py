@@ -119,7 +119,7 @@ class Job(Generic[T]):
         )
 
     def cancel(self) -> None:
-        """Ask the job to stop, for everyone who watches it: at once, or when its work looks up."""
+        """Ask the job to stop, for everyone who watches it: at once, or when its work next checks."""
         self._cancelling.set()
         self._withdraw(self)
 
@@ -133,7 +133,7 @@ class Job(Generic[T]):
         return self._over.wait(timeout)
 
     def end(self, state: JobState, error: str = "") -> None:
-        """Take down how the job ended; for Jobs alone, which says that it is over once others may know."""
+        """Record how the job ended; called by Jobs alone, which lets others see the end with be_over."""
         self.error, self.note, self.finished = error, "", datetime.now(UTC)
         self.state = state
 
@@ -272,7 +272,7 @@ class Jobs:
             time.sleep(_PAUSE)
 
     def _may_begin(self, entry: _Entry) -> bool:
-        """Take the job's lock, and return whether the job has it, or fails for want of it."""
+        """Try to take the job's lock; return whether the job can run, or must fail as it cannot be taken."""
         if not entry.is_locked:
             lock = self._workspace.lock(_lock_name(entry.job.key), cancelled=lambda: True)
             with Outcome() as locking:

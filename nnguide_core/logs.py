@@ -66,7 +66,7 @@ def note_refusals(dataset: str, refused: Iterable[tuple[str, str]]) -> None:
     most = sorted(kinds.values(), key=len, reverse=True)
     for files in most[:_MOST_KINDS]:
         (path, reason), others = files[0], len(files) - 1
-        more = f" (and {others:,} more for such a reason)" if others else ""
+        more = f" (and {others:,} more of this kind)" if others else ""
         _LOG.info("refused %s of %s: %s%s", path, dataset, reason, more)
     if left := sum(map(len, most[_MOST_KINDS:])):
         _LOG.info("refused %s more files of %s for other reasons", f"{left:,}", dataset)

@@ -55,8 +55,8 @@ def move(network: Network | None, device: torch.device) -> None:
 def plain_linear(head: Network | None) -> nn.Linear | None:
     """Return the head if weight and bias are all there is to it.
 
-    A hook, a parametrization or a forward of its own may compute more: of a subclass only one that inherits
-    nn.Linear's forward is plain, or one that is known to compute the same.
+    A hook, a parametrization or a forward of its own may compute more: a subclass is plain only if it
+    inherits nn.Linear's forward, or is known to compute the same.
     """
     if not isinstance(head, nn.Linear) or "forward" in vars(head) or "weight" not in head._parameters:
         return None
@@ -76,9 +76,9 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def in_training(network: Network | None) -> str | None:
-    """Return the class of a module, or of a method's, that computes as in training, None if it does not.
+    """Return the class name of a network, or of a method's module, that is in training mode, else None.
 
-    What computes by a forward of torch.nn counts if its mode matters to it, anything else always.
+    A module whose forward is torch.nn's counts only if its mode matters; any other always counts.
     """
     module = _module_of(network)
     for each in () if module is None else module.modules():

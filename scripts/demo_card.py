@@ -72,8 +72,8 @@ A classifier that knows eight classes of CIFAR-10 ({classes}) and has never seen
 - `far_ood.zip`: pictures of clothes from Fashion-MNIST's test split, 28×28 grey as published.
 - `noise.zip`: 32×32 pictures of uniform random RGB pixels.
 - `model.safetensors`: the classifier's weights, matrices stored as float16; computed with in float32.
-- `images.json`: by what near-duplicates of each picture are known, so that the demo opens at once.
-- `features.safetensors`: what the classifier makes of every picture, for the same reason.
+- `images.json`: a perceptual hash of every picture, to find near-duplicates, so that the demo opens at once.
+- `features.safetensors`: the classifier's features and logits of every picture, for the same reason.
   Computing it again from the pictures gives the same scores.
 
 {files}

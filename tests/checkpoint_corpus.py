@@ -70,7 +70,7 @@ def unfit() -> Iterator[CheckpointCase]:
     state = _state()
     changes: dict[str, tuple[dict[str, Tensor], str]] = {
         "other-shape": ({"4.weight": torch.zeros(8, 4)}, "has other shapes in 4.weight"),
-        "huge-by-strides": ({"4.weight": torch.zeros(1).expand(2**20, 2**20)}, "claims more than it holds"),
+        "huge-by-strides": ({"4.weight": torch.zeros(1).expand(2**20, 2**20)}, "larger than the data"),
         "scalar": ({"0.weight": torch.tensor(1.0)}, "has other shapes in"),
         "nan": ({"0.bias": torch.full((4,), torch.nan)}, "NaN or infinite values in 0.bias"),
         "infinite": ({"0.bias": torch.full((4,), torch.inf)}, "NaN or infinite values in 0.bias"),
@@ -83,7 +83,7 @@ def unfit() -> Iterator[CheckpointCase]:
     for name, (change, expected) in changes.items():
         yield bytes_case(f"unfit-{name}", _saved(state | change), expected)
     sparse = state | {"4.weight": torch.eye(3, 4).to_sparse()}
-    yield bytes_case("unfit-sparse", _saved(sparse), "other than dense")
+    yield bytes_case("unfit-sparse", _saved(sparse), "tensors that are not dense")
     long = safetensors_bytes(state | {"x" * 100_000: torch.zeros(1)})
     yield bytes_case("unfit-long-name-safetensors", long, "has unknown x+…")
     yield bytes_case("unfit-half-there", _saved({"0.weight": state["0.weight"]}), "it lacks 0.bias")
@@ -173,8 +173,8 @@ def strangers() -> Iterator[CheckpointCase]:
     yield bytes_case(
         "stranger-zip-without-folder", zip_bytes({"data.pkl": b"\x80\x02}."}), "torch.save did not write"
     )
-    yield CheckpointCase("stranger-fifo", os.mkfifo, "is no file that can be read")
-    yield CheckpointCase("stranger-folder", Path.mkdir, "is no file that can be read")
+    yield CheckpointCase("stranger-fifo", os.mkfifo, "is not a readable file")
+    yield CheckpointCase("stranger-folder", Path.mkdir, "is not a readable file")
     yield CheckpointCase("stranger-device", lambda path: path.symlink_to("/dev/zero"), "is no file")
     yield CheckpointCase("stranger-nowhere", lambda path: path.symlink_to("missing"), "is no file")
     yield CheckpointCase("stranger-9-gigabytes", _sparse, "bytes; at most .* are read")

@@ -280,8 +280,8 @@ def strangers() -> Iterator[FeaturesCase]:
         yield _bytes(f"stranger-{name}", data, "neither a safetensors nor an npz file")
     yield _bytes("stranger-zip", _zipped({"a.txt": b"hello"}), "no name that ends")
     yield _bytes("stranger-empty-zip", _zipped({}), "neither|holds nothing|damaged")
-    yield FeaturesCase("stranger-fifo", os.mkfifo, "is no file that can be read")
-    yield FeaturesCase("stranger-folder", Path.mkdir, "is no file that can be read")
+    yield FeaturesCase("stranger-fifo", os.mkfifo, "is not a readable file")
+    yield FeaturesCase("stranger-folder", Path.mkdir, "is not a readable file")
     yield FeaturesCase("stranger-device", lambda path: path.symlink_to("/dev/zero"), "is no file")
     yield FeaturesCase("stranger-nowhere", lambda path: path.symlink_to("missing"), "is no file")
 

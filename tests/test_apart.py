@@ -47,8 +47,8 @@ def test_what_the_file_is_refused_for_is_raised_as_it_is(file):
         ("segfault", r"^Reading it crashed: SIGSEGV\.$"),
         ("exit", r"^Reading it crashed: exit status 7\.$"),
         ("compute", "^Too slow: reading it took longer than 1 s.$"),
-        ("fill", "^Too large: reading it needs more memory than it may.$"),
-        ("fill the answer", "^Too large: reading it needs more memory than it may.$"),
+        ("fill", "^Too large: reading it needs more memory than the limit allows.$"),
+        ("fill the answer", "^Too large: reading it needs more memory than the limit allows.$"),
     ],
 )
 def test_a_file_that_takes_its_process_down_is_refused_in_words(file, order, reason):

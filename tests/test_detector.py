@@ -311,9 +311,7 @@ def test_only_named_hyperparameters_can_be_set() -> None:
     with pytest.raises(ValueError, match=r"no hyperparameter 'head' to search. Known: k"):
         detector.set_hyperparameters(head=None)
     detector.hyperparameter_space = {"k": [1, 2], "temperature": [1.0]}
-    with pytest.raises(
-        ValueError, match=r"no hyperparameter 'temperature' .* There can be k, fraction, seed"
-    ):
+    with pytest.raises(ValueError, match=r"no hyperparameter 'temperature' .* It can name k, fraction, seed"):
         detector.set_hyperparameters(temperature=1.0)
 
 

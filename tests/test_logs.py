@@ -273,7 +273,7 @@ def test_a_dataset_of_which_everything_is_refused_takes_a_few_lines_and_gives_th
     note_refusals("photos", refused)
     lines = path.read_text().splitlines()
     assert lines[0].endswith(
-        "refused 0.png of photos: Empty: the file has no bytes. (and 99,999 more for such a reason)"
+        "refused 0.png of photos: Empty: the file has no bytes. (and 99,999 more of this kind)"
     )
     assert lines[1].endswith("refused 0.txt of photos: Kind 0: of its own.")
     assert lines[-1].endswith("refused 11 more files of photos for other reasons")

@@ -14,7 +14,7 @@ def here(function, file, *arguments, refused, **_):
     try:
         return function(file, *arguments)
     except MemoryError:
-        raise refused("Too large: reading it needs more memory than it may.") from None
+        raise refused("Too large: reading it needs more memory than the limit allows.") from None
 
 
 def load_checkpoint(path: Path) -> Outcome:

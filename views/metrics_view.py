@@ -43,8 +43,8 @@ def show_metrics(evaluation: Evaluation, rows: Sequence[MetricsRow]) -> None:
         st.dataframe(metrics_frame(block), hide_index=True, width="stretch")
     if rows:
         st.caption(
-            "OOD is the positive class. In brackets the 95 % interval of a stratified bootstrap. 95 % is at "
-            "least 95 %; equal scores share one threshold."
+            "OOD is the positive class. Each FPR has its 95 % interval in brackets. Its threshold keeps "
+            "(or catches) at least 95 %; equal scores share one threshold."
         )
     if left_out := max((row.left_out for row in rows), default=0):
         st.caption(f"Left out, because a score is not a finite number: {left_out:,} images at most per line.")

@@ -60,7 +60,7 @@ def choose_device() -> str | None:
         [devices.AUTO, *devices.available_devices()],
         format_func=lambda name: f"Automatic: {usual}" if name == devices.AUTO else name,
         key=state.field("device", devices.AUTO),
-        help="Computes features and searches neighbours. A Mac's GPU (mps) computes features only.",
+        help="Where features are computed and neighbours searched. A Mac's GPU (mps) only computes features.",
     )
     return None if chosen == devices.AUTO else chosen
 
@@ -145,7 +145,7 @@ def _torchvision() -> ModelSpec:
 def _timm() -> ModelSpec | None:
     left, right = st.columns(2)
     name = left.text_input(
-        "timm's name of the model, with or without a tag",
+        "timm model name, with or without a weights tag",
         key=state.field("timm.name", ""),
         placeholder="resnet18.a1_in1k",
     )
@@ -181,7 +181,7 @@ def _own() -> ModelSpec | None:
     if path is None:
         return None
     if not architecture.strip():
-        raise ModelError("The checkpoint's architecture has no name: give torchvision's, or timm:NAME.")
+        raise ModelError("The checkpoint needs an architecture: enter a torchvision name, or timm:NAME.")
     return ModelSpec(
         *library_and_name(architecture.strip()),
         checkpoint=path,
@@ -215,7 +215,7 @@ def _checkpoint() -> Path | None:
         st.text(literal(f"The uploaded {held.name} is used{other}."))
         return held
     if held is not None:
-        st.text(literal(f"{path} is used, not the uploaded {held.name}: empty the path to use that."))
+        st.text(literal(f"{path} is used, not the uploaded {held.name}: clear the path to use that."))
     return allowed_path(path) if path else None
 
 
@@ -237,6 +237,6 @@ def _details(
             key=state.field("model.precision", "float32"),
         )
         side = right.number_input(
-            "image side in pixels, 0 for that of the weights", 0, 4096, key=state.field("model.side", 0)
+            "input size in pixels (0: that of the weights)", 0, 4096, key=state.field("model.side", 0)
         )
     return names, layer.strip() or None, precision, int(side) or None

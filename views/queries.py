@@ -98,7 +98,7 @@ def hardest(view: View, count: int) -> list[Query]:
 
 
 def gallery_of(view: View, queries: Iterable[Query], *, key: str, label: str) -> bool:
-    """Show images, of those of a dataset with the same bytes the first; the one clicked is looked at.
+    """Show images, once for the same bytes in one dataset; the one that is clicked is opened.
 
     Returns:
         Whether one was just clicked.

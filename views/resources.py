@@ -256,7 +256,7 @@ def _evaluation(question: str) -> Evaluation:
         return handed
     run = find_question(question)
     if run is None:
-        raise StoreError("This workspace does not know the run that the address names: open another one.")
+        raise StoreError("This link points to a run that is not in this workspace: open another one.")
     return evaluate(open_question(workspace(), run), k=1, baselines=())
 
 

@@ -238,7 +238,7 @@ def _undo(run: Run) -> None:
     state.keep("given", tuple(rest))
     state.open_image(image)
     if number is None:
-        st.toast("Another session has said something of this image since: your verdict is not taken back.")
+        st.toast("Another session has changed this image's verdict or note since: yours was not undone.")
     else:
         _stands_for(given.before, number)
 

@@ -118,8 +118,8 @@ def _add_evaluate(commands: "_Commands") -> None:
         type=Path,
         default=[],
         nargs="+",
-        help="OOD images, one set per path. Without --id or --ood there are scores, a threshold and what it "
-        "flags, but no AUROC and no FPR",
+        help="OOD images, one set per path. With only one of --id and --ood there are scores, a threshold "
+        "and flagged images, but no AUROC and no FPR",
     )
     _add_model(command)
     _add_bank(command)
@@ -167,8 +167,8 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--weights",
-        help="torchvision's such as IMAGENET1K_V2, or timm's such as tv2_in1k (default: those that the "
-        "library recommends); with --checkpoint only their preprocessing counts",
+        help="weights of torchvision, such as IMAGENET1K_V2, or of timm, such as tv2_in1k (default: the "
+        "library's own choice); with --checkpoint only their preprocessing is used",
     )
     group.add_argument("--checkpoint", type=Path, help="own weights: safetensors or a state dict")
     group.add_argument("--classes", type=Path, help="a text file, one class name per line, in class order")
@@ -181,7 +181,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--image-size",
         type=_count,
-        help="side in pixels of what the network sees (default: the weights')",
+        help="side of the network's input in pixels (default: that of the weights)",
     )
     group.add_argument(
         "--precision",

@@ -41,9 +41,7 @@ def clean(options: Namespace) -> int:
         runs = list({run.id: run for run in (_named(workspace, name) for name in options.runs)}.values())
         freed = sum(workspace.remove_run(run.id) for run in runs) + workspace.clean_up()
         removed = "".join(f"Removed {run.id[:12]}, {_what(run)}.\n" for run in runs)
-        told.say(
-            f"{removed}{_in_words(freed)} given back.", removed=[run.id for run in runs], bytes_freed=freed
-        )
+        told.say(f"{removed}{_in_words(freed)} freed.", removed=[run.id for run in runs], bytes_freed=freed)
     return 0
 
 
@@ -72,7 +70,7 @@ def _facts(run: Run, size: RunSize) -> dict[str, Any]:
 
 def _line(run: Run, size: RunSize) -> str:
     when = run.created.astimezone().strftime("%Y-%m-%d %H:%M")
-    taken = f"{_in_words(size.bytes):>10} ({_in_words(size.alone)} alone)"
+    taken = f"{_in_words(size.bytes):>10} ({_in_words(size.alone)} unshared)"
     return f"{run.id[:12]}  {when}  {taken}  {_what(run)}"
 
 

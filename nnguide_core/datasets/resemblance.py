@@ -27,8 +27,8 @@ __all__ = ["Resemblance", "find_alike"]
 _SET_BITS_PER_DIFFERENCE = 12
 _MOST = 256 // _SET_BITS_PER_DIFFERENCE  # bits in which two looks of 128 bits can differ and be alike
 _QUERIES, _BANK = 32, 4096  # a block of pairs that stays in the processor's cache
-_FEW = 10_000  # bank looks up to which comparing every pair is faster than looking for bands
-_PAIR_PER_CANDIDATE = 16  # pairs of a block are compared in the time of one that is found by its band
+_FEW = 10_000  # with at most this many bank looks, comparing every pair is faster than bands
+_PAIR_PER_CANDIDATE = 16  # pairs compared in a block in the time that one found by its band takes
 
 Bits = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.intp]
@@ -108,7 +108,7 @@ def _nearest(
 ) -> Iterator[tuple[int, int]]:
     """Return the bank row nearest to each query, -1 where none is alike, and the bits in which they differ.
 
-    All looks of the bank differ, those of the queries too; the very look of a query is passed over.
+    The bank's looks are distinct, and so are the queries'; a bank look equal to a query's is skipped.
     """
     rows, differences = np.full(len(queries), -1), np.zeros(len(queries), np.intp)
     set_bits = _differences(queries, np.zeros_like(queries))
@@ -181,7 +181,7 @@ class _Bands:
             yield probe // (len(counts) // len(queries)), order[starts[probe] + within]
 
     def _spans(self, queries: Bits, band: int) -> tuple[Rows, Rows]:
-        """Return where the bank rows with a query's band lie, or with one bit of it flipped, and how many."""
+        """Return where bank rows start whose band is a query's, or one bit off, and how many there are."""
         place = self._places[band]
         _, start, stop = place
         flips = np.array([0, *(1 << bit for bit in range(stop - start))], np.uint64)

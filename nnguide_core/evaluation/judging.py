@@ -227,7 +227,7 @@ def evaluate(
 def with_baselines(
     evaluation: Evaluation, names: Sequence[str] | None = None, *, on_step: OnStep = lambda _: None
 ) -> Evaluation:
-    """Return an evaluation with the scores of these baselines, all if not given; no second search."""
+    """Return an evaluation with these baselines' scores added (default: all); nothing is searched again."""
     question, bank = evaluation.question, evaluation.bank
     reference = Reference.of(
         bank, question.bank.features.features, question.bank.features.logits, question.head

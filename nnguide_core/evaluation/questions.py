@@ -219,7 +219,7 @@ def _linear(tensors: Mapping[str, torch.Tensor]) -> torch.nn.Linear | None:
 
 
 def _head_key(run: Run) -> str:
-    """Return under which key a run's head and class names are kept; one network may have several names."""
+    """Return the key of a run's head and class names; one network may go with several lists of names."""
     return fingerprint("head", run.model, run.classes) if run.classes else run.model
 
 

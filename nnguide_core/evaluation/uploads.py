@@ -79,7 +79,7 @@ class SessionUploads:
         return path
 
     def held(self) -> AbstractContextManager[None]:
-        """Return a block in which no process takes the session for over; held by the server that has it."""
+        """Return a context in which no process treats the session as over; its server holds it."""
         return self._workspace.open_session(self._session)
 
     def needed_by(self, job: JobRecord) -> bool:

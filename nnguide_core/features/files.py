@@ -138,7 +138,7 @@ def load(
     try:
         file = open_regular(path, within=within)
     except ImageError as error:
-        raise FeaturesFileError(f"{path.name} is no file that can be read. {error}") from error
+        raise FeaturesFileError(f"{path.name} is not a readable file. {error}") from error
     with file:
         seconds = _SECONDS + os.fstat(file.fileno()).st_size / _BYTES_PER_SECOND
         bounds = Bounds(limit + _MARGIN, seconds)

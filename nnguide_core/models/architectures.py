@@ -66,7 +66,7 @@ class Builder(Protocol):
             weights: as the library calls them, "DEFAULT" for those that it recommends; None for random ones.
             class_count: of a network without the library's weights; the architecture's own if not given.
             image_size: the side in pixels that the network is to see; that of the weights if not given.
-            own: of a checkpoint that is loaded afterwards. Of the weights only the preprocessing counts then.
+            own: tensors of a checkpoint loaded later; of the weights only the preprocessing counts then.
 
         Raises:
             ModelError: no such name or weights, they could not be downloaded or read, or do not fit the rest.
@@ -112,8 +112,8 @@ def library_and_name(model: str) -> tuple[str, str]:
     library, colon, name = model.partition(":")
     if colon and library not in LIBRARIES:
         raise ModelError(
-            f"A model is a torchvision name, LIBRARY:NAME with one of the libraries {', '.join(LIBRARIES)}, "
-            f"or demo, got {model!r}."
+            f"A model is a name of torchvision's, LIBRARY:NAME (libraries: {', '.join(LIBRARIES)}) or demo; "
+            f"got {model!r}."
         )
     return (library, name) if colon else ("torchvision", model)
 

@@ -1,7 +1,7 @@
-"""What kind of file a checkpoint is, told by its contents, and what it holds, read in a worker process.
+"""A checkpoint's format, told by its contents, and what it holds, read in a worker process.
 
-Read: safetensors, and what torch.save made. torch's own reader for weights alone builds tensors and plain
-containers; whatever else a pickle names becomes a Placeholder, which takes anything and does nothing.
+Supported: safetensors, and files of torch.save. torch's weights-only unpickler builds tensors and plain
+containers; whatever else a pickle names becomes a Placeholder, which accepts anything and does nothing.
 """
 
 import io

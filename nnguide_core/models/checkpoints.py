@@ -126,7 +126,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return open_regular(path)
     except ImageError as error:
-        raise CheckpointError(f"The checkpoint {path.name} is no file that can be read. {error}") from error
+        raise CheckpointError(f"The checkpoint {path.name} is not a readable file. {error}") from error
 
 
 def _terms(path: Path, file: BinaryIO) -> dict[str, Any]:
@@ -172,12 +172,14 @@ def _check_layouts(tensors: Mapping[str, Tensor], file_name: str) -> None:
     ]
     if odd:
         raise CheckpointError(
-            f"The checkpoint {file_name} holds other than dense tensors in {_listed(odd)}. "
+            f"The checkpoint {file_name} holds tensors that are not dense: {_listed(odd)}. "
             "Save the weights of the model before it was quantised or made sparse."
         )
     vast = [name for name, value in tensors.items() if value.nbytes > value.untyped_storage().nbytes()]
     if sum(tensors[name].nbytes for name in vast) > _ROOM:
-        raise CheckpointError(f"The checkpoint {file_name} claims more than it holds in {_listed(vast)}.")
+        raise CheckpointError(
+            f"The checkpoint {file_name} holds tensors larger than the data behind them: {_listed(vast)}."
+        )
 
 
 def _without_prefixes(

@@ -16,7 +16,7 @@ _TOLERANCE = 1e-4  # of the largest output; rounding stays far below it
 
 
 class FoldedBatchNorm(nn.Identity):
-    """Where a batch norm was whose work the convolution before it does now."""
+    """Takes the place of a batch norm that was folded into the convolution before it."""
 
 
 def fold_batch_norms(network: nn.Module, probe: Tensor) -> int:

@@ -40,7 +40,7 @@ def read_listing(
         cancelled: asked now and then; True stops the reading.
 
     Raises:
-        DatasetError: not readable, not UTF-8, no proper CSV, or longer than 128 MB or 2 million lines.
+        DatasetError: not readable, not UTF-8, not a valid CSV, or longer than 128 MB or 2 million lines.
         CancelledError: cancelled returned True.
     """
 
@@ -64,7 +64,7 @@ def _read(file: BinaryIO, name: str) -> _Rows:
     except UnicodeDecodeError as error:
         raise DatasetError(f"The list {name} is not UTF-8 text: byte {error.start:,} is no text.") from error
     if len(data) > _MOST_BYTES:
-        raise DatasetError(f"The list {name} has over {_MOST_BYTES:,} bytes, at most that many are read.")
+        raise DatasetError(f"The list {name} has over {_MOST_BYTES:,} bytes, the most that are read.")
     if (count := text.count("\n")) > _MOST_LINES:
         raise DatasetError(
             f"The list {name} has {count:,} lines; at most {_MOST_LINES:,} are read. Split it."
@@ -96,4 +96,4 @@ def _rows(name: str, text: str, columns: Sequence[str]) -> Iterator[tuple[str, s
             if len(row) > path and row[path]:
                 yield row[path], row[label] or None if len(row) > label else None
     except csv.Error as error:
-        raise DatasetError(f"The list {name} is no proper CSV: after line {read}, {error}.") from error
+        raise DatasetError(f"The list {name} is not a valid CSV: after line {read}, {error}.") from error

@@ -135,7 +135,7 @@ class Rows:
         return Given(number, before)
 
     def take_back(self, image: str, given: Given, run: str) -> int | None:
-        """Let the decision before a verdict stand again, by one more row; the note stays.
+        """Undo a verdict by appending a row with the decision before it; the note stays.
 
         Returns:
             The number of that row, or None, with nothing changed, where the verdict is not the latest of its

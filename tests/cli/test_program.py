@@ -193,7 +193,9 @@ def test_evaluate_prints_every_detector_as_json(photos, capsys):
     assert [(each["dataset"], each["path"]) for each in facts["skipped"]] == [("ood", "broken.png")]
     assert facts["report"]["leaks"] == []
     (caution,) = facts["cautions"]
-    assert caution.startswith("Mahalanobis uses a shrunk covariance (Ledoit–Wolf): 120 bank images are too few")
+    assert caution.startswith(
+        "Mahalanobis uses a shrunk covariance (Ledoit–Wolf): 120 bank images are too few"
+    )
 
 
 @pytest.mark.parametrize(("side", "images", "flagged"), [("id", 96, 4), ("ood", 20, 19)])

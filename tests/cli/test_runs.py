@@ -76,7 +76,7 @@ def test_cleaning_frees_what_nothing_needs(workspace, capsys):
     path = stray(workspace)
     assert main(["clean"]) == 0
     assert not path.exists()
-    assert capsys.readouterr().out == "0.0 MB given back.\n"
+    assert capsys.readouterr().out == "0.0 MB freed.\n"
     assert len(workspace.runs()) == 1
 
 

@@ -147,7 +147,7 @@ def test_a_zip_of_nothing_but_empty_files_takes_no_line_each_in_the_log_and_no_w
     assert (len(dataset.images), len(dataset.skipped)) == (0, 2_000)
     assert {each.reason for each in dataset.skipped} == {"Empty: the file has no bytes."}
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].endswith("(and 1,999 more for such a reason)")
+    assert caplog.messages[0].endswith("(and 1,999 more of this kind)")
     assert workers._idle == []  # the directory said enough
 
 

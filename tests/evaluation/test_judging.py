@@ -181,7 +181,7 @@ def test_a_set_that_a_baseline_cannot_score_hides_the_baseline_from_no_other(pla
     assert unscored.scores("ViM", 10).isnan().all()
     assert other.scores("ViM", 10).isfinite().all()
     size = len(part.features)
-    sentence = f"{part.dataset.name}: ViM gives no finite score for {size} of {size} queries that NNGuide has"
+    sentence = f"{part.dataset.name}: ViM gives no finite score for {size} of {size} queries, although"
     assert [each for each in answered.cautions if each.startswith(sentence)]
     rows = {(row.dataset, row.detector): row for row in metrics_table(answered)}
     assert len(rows) == 2 * len(answered.detectors)

@@ -386,7 +386,7 @@ def test_a_file_over_the_limit_is_refused_before_it_is_read(save, state, path, m
 
 def test_a_pipe_is_refused_without_being_opened(path):
     os.mkfifo(path)
-    _refused(path, "is no file that can be read")
+    _refused(path, "is not a readable file")
 
 
 def test_every_checkpoint_of_the_corpus_is_loaded_or_refused_for_the_expected_reason(tmp_path):

@@ -361,10 +361,10 @@ def test_earlier_runs_can_be_opened_again_even_where_the_address_names_an_unknow
     fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)
     fresh.query_params["run"] = "f" * 16
     fresh.run()
-    assert "does not know the run" in said(fresh)
+    assert "is not in this workspace" in said(fresh)
     go(fresh, "Earlier runs")
     next(each for each in fresh.button if str(each.key).startswith("open.")).click().run()
-    assert "does not know the run" not in said(fresh)
+    assert "is not in this workspace" not in said(fresh)
     assert any("model demo" in each.value and "k = " in each.value for each in fresh.text)
 
 

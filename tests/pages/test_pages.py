@@ -67,7 +67,7 @@ def test_an_unknown_run_in_the_address_gets_a_sentence(app):
     app.query_params["run"] = "f" * 16
     app.run()
     assert not app.exception
-    assert "does not know the run" in app.error[0].value
+    assert "is not in this workspace" in app.error[0].value
 
 
 def test_a_nonsense_address_is_ignored(app):

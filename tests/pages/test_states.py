@@ -186,7 +186,7 @@ def with_map(app):
 @pytest.mark.parametrize("page", PAGES)
 def test_an_unknown_run_gets_one_sentence_on_every_page(page):
     app = shown(page, "f" * 16)
-    assert ["does not know the run" in each.value for each in app.error] == [True]
+    assert ["is not in this workspace" in each.value for each in app.error] == [True]
 
 
 def test_a_verdict_is_shown_with_what_it_changes(runs):
@@ -293,7 +293,7 @@ def test_undo_takes_back_no_verdict_that_another_session_gave(runs):
     press(other, "really OOD")
     press(app, "undo")
     assert resources.workspace().current_verdicts()[image].decision == "really OOD"
-    assert "Another session has said something of this image since" in app.toast[0].value
+    assert "Another session has changed this image's verdict or note since" in app.toast[0].value
     press(other, "undo")
     assert resources.workspace().current_verdicts()[image].decision == "really ID"
 

@@ -38,7 +38,7 @@ def test_a_list_that_is_no_text_is_refused_with_the_place(tmp_path):
 
 
 def test_a_list_that_is_no_csv_is_refused_with_the_line(tmp_path):
-    with pytest.raises(DatasetError, match=r"list.csv is no proper CSV: after line 1, field larger"):
+    with pytest.raises(DatasetError, match=r"list.csv is not a valid CSV: after line 1, field larger"):
         read_listing(written(tmp_path, "path,label\n" + "x" * 200_000 + ",cat\n"))
 
 

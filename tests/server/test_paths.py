@@ -173,7 +173,7 @@ def test_an_address_that_someone_made_up_shows_the_demo_or_a_sentence(run, serve
     session = run(journey())
     assert session.all("exception") == []
     said = session.texts()
-    assert "does not know the run" in said or "model demo" in said
+    assert "is not in this workspace" in said or "model demo" in said
     assert "passwd" not in said
 
 

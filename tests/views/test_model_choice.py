@@ -55,7 +55,7 @@ def test_a_path_that_is_typed_after_an_upload_counts(app, tmp_path):
     assert chosen(uploaded(app, "net.pth")) == ("net.pth", "The uploaded net.pth is used.")
     used, words = chosen(typed(app, tmp_path / "two.pth"))
     assert used == "two.pth"
-    assert words == f"{tmp_path / 'two.pth'} is used, not the uploaded net.pth: empty the path to use that."
+    assert words == f"{tmp_path / 'two.pth'} is used, not the uploaded net.pth: clear the path to use that."
     assert chosen(typed(app, "")) == ("net.pth", "The uploaded net.pth is used.")
 
 

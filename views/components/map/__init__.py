@@ -164,7 +164,7 @@ def image_map(
 
 
 def _answer_hovering_alone(key: str) -> None:
-    """Where nothing but hovering is to be answered, run nothing but what answers it."""
+    """If there are only hover events, rerun only the fragment that answers them."""
     if {event.name for event in Inbox(key, state.told(key)).events} == {_HOVERED}:
         st.rerun(_card_key(key))
 
