@@ -47,8 +47,8 @@ def _warnings(found: Check) -> None:
         _warning(f"{counted(len(report.conflicts), 'ID image')} with copies under another class name.")
     if on_both_sides := _on_both_sides(report):
         _warning(
-            f"{counted(on_both_sides, 'image')} both in an ID and in an OOD dataset: one of the "
-            "two roles is wrong."
+            f"{counted(on_both_sides, 'image')} both in an ID and in an OOD dataset: probably "
+            "one of their roles is wrong."
         )
     if report.resemblances:
         alike = counted(len(report.resemblances), "query", "queries")

@@ -68,7 +68,7 @@ def show_differences(rows: Sequence[DifferenceRow]) -> None:
         st.text(literal(f"{name}: AUROC of NNGuide minus that of the baseline, on the same images"))
         st.dataframe(differences_frame(block), hide_index=True, width="stretch")
     st.caption(
-        "Paired DeLong; above 0 NNGuide separates better; an interval that holds 0 leaves open which does. "
+        "Above 0 NNGuide separates better; an interval that holds 0 leaves open which does. "
         f"The p-values are two-sided and not corrected for {len(rows)} comparisons."
     )
 
@@ -104,7 +104,7 @@ def metrics_frame(rows: Sequence[MetricsRow]) -> pd.DataFrame:
         {
             "detector": [row.detector for row in rows],
             "AUROC": [rate(row.auroc.estimate if row.auroc else None) for row in rows],
-            "95 % interval (DeLong)": [_between(row.auroc) for row in rows],
+            "95 % interval": [_between(row.auroc) for row in rows],
             "AUPR, OOD positive": [rate(row.aupr_ood) for row in rows],
             "AUPR, ID positive": [rate(row.aupr_id) for row in rows],
             PASSED: [_share_between(row.ood_passed_at_95_id_kept) for row in rows],

@@ -170,7 +170,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         help="weights of torchvision, such as IMAGENET1K_V2, or of timm, such as tv2_in1k (default: the "
         "library's own choice); with --checkpoint only their preprocessing is used",
     )
-    group.add_argument("--checkpoint", type=Path, help="own weights: safetensors or a state dict")
+    group.add_argument("--checkpoint", type=Path, help="own weights: safetensors, or what torch.save wrote")
     group.add_argument("--classes", type=Path, help="a text file, one class name per line, in class order")
     group.add_argument(
         "--class-count", type=_count, help="classes of the own weights, where no names are given"

@@ -174,7 +174,7 @@ def _block(rows: Sequence[MetricsRow]) -> list[str]:
     lines = [
         f"{visible(first.dataset)}: {first.ood_count:,} OOD images against {first.id_count:,} ID images",
         f"  {'':<12}{'AUROC':>8}  {'95 % interval':<16}{'OOD passed when':>17}{'ID flagged when':>17}",
-        f"  {'':<12}{'':>8}  {'(DeLong)':<16}{'95 % of ID kept':>17}{'95 % OOD caught':>17}",
+        f"  {'':<12}{'':>8}  {'':<16}{'95 % of ID kept':>17}{'95 % OOD caught':>17}",
         *map(_metrics_line, rows),
     ]
     whys = dict.fromkeys(_why(row) for row in rows if None in vars(row).values())

@@ -20,9 +20,10 @@ def list_runs(options: Namespace) -> int:
         lines = [_line(run, sizes[run.id]) for run in runs]
         if lines:
             lines.append("nnguide clean RUN ... removes runs, with all that no other run needs.")
+        count = "1 run" if len(runs) == 1 else f"{len(runs):,} runs"
         whole = _in_words(sum(usage.values()))
         told.say(
-            "\n".join([f"{len(runs):,} runs; the workspace {workspace.root} takes {whole}.", *lines]),
+            "\n".join([f"{count}; the workspace {workspace.root} takes {whole}.", *lines]),
             workspace=str(workspace.root),
             usage=usage,
             runs=[_facts(run, sizes[run.id]) for run in runs],
@@ -83,6 +84,6 @@ def _in_words(size: int) -> str:
     """Return bytes as people read them.
 
     >>> _in_words(999), _in_words(1_500_000)
-    ('0.0 MB', '1.5 MB')
+    ('1 kB', '1.5 MB')
     """
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"

@@ -42,7 +42,7 @@ def stray(workspace):
 
 def test_an_empty_workspace_says_that_it_has_no_run(workspace, capsys):
     assert main(["runs"]) == 0
-    assert re.match(rf"0 runs; the workspace {workspace.root} takes \d+\.\d MB\.\n$", capsys.readouterr().out)
+    assert re.match(rf"0 runs; the workspace {workspace.root} takes \d+ kB\.\n$", capsys.readouterr().out)
 
 
 def test_runs_are_listed_with_their_sizes(workspace, run, capsys):
@@ -76,7 +76,7 @@ def test_cleaning_frees_what_nothing_needs(workspace, capsys):
     path = stray(workspace)
     assert main(["clean"]) == 0
     assert not path.exists()
-    assert capsys.readouterr().out == "0.0 MB freed.\n"
+    assert capsys.readouterr().out == "0 kB freed.\n"
     assert len(workspace.runs()) == 1
 
 
