@@ -91,6 +91,7 @@ class NNGuide:
         self.settings = BankSettings(fraction, whole, draw, react_percentile, scoring, energy_offset)
         self.bank: FeatureBank | None = None
         self.provenance: dict[str, Any] = {}
+        self.warns = True  # whether what may mislead is a warning; an Evaluation tells it as its cautions
         self._device: torch.device | None = None
 
     @property
@@ -124,7 +125,7 @@ class NNGuide:
         """
         if self.encoder is None:
             raise _also_pytorch_ood(ModelNotSetException)("No encoder was given: use fit_features().")
-        _warn(cautions.of_mode("encoder", self.encoder))
+        self._warn(cautions.of_mode("encoder", self.encoder))
         place = torch.device(device or self.device or "cpu")
         move(self.encoder, place)
         features, labels = _encode(self.encoder, data_loader, place)
@@ -171,7 +172,7 @@ class NNGuide:
             batch_size=batch_size,
             device=exact_device(device),
         )
-        _warn(self._of_head(logits, energies) + cautions.of_bank(self.bank))
+        self._warn(self._of_head(logits, energies) + cautions.of_bank(self.bank))
         return self
 
     def predict(self, x: Tensor) -> Tensor:
@@ -184,7 +185,7 @@ class NNGuide:
         if self.encoder is None:
             raise _also_pytorch_ood(ModelNotSetException)
         self._fitted()
-        _warn(cautions.of_mode("encoder", self.encoder))
+        self._warn(cautions.of_mode("encoder", self.encoder))
         with torch.no_grad():
             place = device_of(self.encoder)
             z = self.encoder(x if place is None else x.to(place))
@@ -253,7 +254,7 @@ class NNGuide:
             parts = [_judge(bank, source, z[part], part, k, _of(exclude, part)) for part in rows]
         names = [field.name for field in fields(Neighbors)]
         found = Neighbors(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
-        _warn(self._of_head(logits, energies) + cautions.of_queries(found, bank))
+        self._warn(self._of_head(logits, energies) + cautions.of_queries(found, bank))
         return found.to(z.device)
 
     def get_hyperparameters(self) -> dict[str, Any]:
@@ -324,6 +325,14 @@ class NNGuide:
         used = self.settings.react_percentile is not None or not given
         return cautions.of_mode("head", self.head) if used else []
 
+    def _warn(self, sentences: list[str]) -> None:
+        """Warn at the line outside this file that called, or Python would show only the first warning."""
+        frame, level = sys._getframe(1), 2
+        while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+            frame, level = frame.f_back, level + 1
+        for sentence in sentences if self.warns else ():
+            warnings.warn(sentence, NNGuideWarning, stacklevel=level)
+
     def _fitted(self) -> FeatureBank:
         """Return the bank where the detector is: an encoder may have been moved since it was fitted."""
         if self.bank is None:
@@ -375,15 +384,6 @@ def _encode(
 
 def _of(exclude: Tensor | None, rows: Tensor) -> Tensor | None:
     return exclude if exclude is None or exclude.ndim == 1 else exclude[rows]
-
-
-def _warn(sentences: list[str]) -> None:
-    """Warn at the line outside this file that called, or Python would show only the first of all warnings."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
-        frame, level = frame.f_back, level + 1
-    for sentence in sentences:
-        warnings.warn(sentence, NNGuideWarning, stacklevel=level)
 
 
 def _also_pytorch_ood(error: type[_E]) -> type[_E]:

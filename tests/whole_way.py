@@ -24,18 +24,15 @@ class Family:
 
     model: str
     build: Callable[[], nn.Module] | None  # None: the network that the project ships
-    per_class: int = 10  # bank images; ViM needs more of them than the features have principal dimensions
-    has_vim: bool = False  # whether its bank has enough images for that
+    per_class: int = 10  # bank images
 
 
 FAMILIES = {
-    "resnet": Family(
-        "resnet18", lambda: torchvision.models.resnet18(num_classes=3), per_class=90, has_vim=True
-    ),
+    "resnet": Family("resnet18", lambda: torchvision.models.resnet18(num_classes=3)),
     "mobilenet": Family("mobilenet_v3_small", lambda: torchvision.models.mobilenet_v3_small(num_classes=3)),
-    "vit": Family("timm:test_vit", lambda: timm.create_model("test_vit", num_classes=3), 30, has_vim=True),
-    "convnext": Family("timm:test_convnext", lambda: timm.create_model("test_convnext", num_classes=3), 30),
-    "demo": Family("demo", None, 60, has_vim=True),
+    "vit": Family("timm:test_vit", lambda: timm.create_model("test_vit", num_classes=3), 30),
+    "convnext": Family("timm:test_convnext", lambda: timm.create_model("test_convnext", num_classes=3)),
+    "demo": Family("demo", None, 60),
 }
 
 

@@ -55,15 +55,15 @@ def run_in_a_line(view: View) -> str:
     return "  ·  ".join(parts)
 
 
-def cautions(view: View) -> None:
-    """Show, once each, what should be known before a number is believed."""
+def cautions(view: View, *, compared: bool = False) -> None:
+    """Show what should be known before a number is believed; of baselines where they are compared with."""
     question = view.evaluation.question
     for found in class_cautions([part.dataset for part in question.parts], question.class_names):
         if found.none_known:
             st.error(markdown_text(found.text), icon=":material/error:")
         elif found.role is not Role.BANK:  # of a bank, the evaluation itself says it
             st.warning(markdown_text(found.text), icon=":material/warning:")
-    for sentence in view.evaluation.cautions:
+    for sentence in (*view.evaluation.cautions, *(view.evaluation.baseline_cautions if compared else ())):
         st.warning(markdown_text(sentence), icon=":material/warning:")
 
 

@@ -138,7 +138,7 @@ def _run(view: View) -> str:
         ("made", f"{run.created:%Y-%m-%d %H:%M} UTC"),
     ]
     rows = "".join(f"<tr><th>{name}</th><td>{_text(value)}</td></tr>" for name, value in facts)
-    return f"<table>{rows}</table>"
+    return f"<table>{rows}</table>{_sentences(view.evaluation.cautions)}"
 
 
 def _metrics(view: View) -> str:
@@ -151,7 +151,13 @@ def _metrics(view: View) -> str:
         for name in dict.fromkeys(row.dataset for row in rows)
     ]
     convention = "OOD is the positive class; higher score = more OOD; flagged when score ≥ threshold."
-    return f"{title}<p>{convention}</p>{''.join(blocks)}"
+    compared = resources.compared(view.run.question)
+    said = [f"{name} is not shown: {reason}" for name, reason in compared.without.items()]
+    return f"{title}<p>{convention}</p>{''.join(blocks)}{_sentences([*compared.baseline_cautions, *said])}"
+
+
+def _sentences(said: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(sentence)}</li>' for sentence in said)}</ul>" if said else ""
 
 
 def _table(rows: Sequence[MetricsRow]) -> str:

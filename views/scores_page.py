@@ -23,7 +23,7 @@ def board(view: View) -> View:
     """Show the score board, the strip and the cautions; return the view at what the user has just set."""
     view = score_board(view)
     run_strip(view)
-    cautions(view)
+    cautions(view, compared=True)
     return view
 
 

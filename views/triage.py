@@ -49,7 +49,7 @@ class Found:
 def choose_queue(view: View) -> Found:
     """Let the user choose a queue, filter and order; return what is in it."""
     run_strip(view)
-    cautions(view)
+    cautions(view, compared=True)
     if view.threshold is None:
         no_threshold()
         return Found("", ())

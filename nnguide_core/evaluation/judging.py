@@ -120,14 +120,21 @@ class Evaluation:
 
     @cached_property
     def cautions(self) -> tuple[str, ...]:
-        """What to know before a number is believed, in sentences: of the bank, then of each query dataset."""
+        """What to know before NNGuide's numbers are believed: of the bank, then of each query dataset."""
         counts = self.bank_counts
         said = cautions.of_bank(self.bank) + cautions.of_left_out(counts.left_out, counts.given)
-        said += self.notes.values()
         for judged in self.queries:
-            found = cautions.of_queries(judged.neighbors, self.bank) + _of_baselines(self.bank, judged)
+            found = cautions.of_queries(judged.neighbors, self.bank)
             said += [f"{judged.dataset.name}: {sentence}" for sentence in found]
-        return tuple(dict.fromkeys(said))
+        return tuple(said)
+
+    @cached_property
+    def baseline_cautions(self) -> tuple[str, ...]:
+        """The same for the baselines that were compared with."""
+        said = list(self.notes.values())
+        for judged in self.queries:
+            said += [f"{judged.dataset.name}: {sentence}" for sentence in _of_baselines(self.bank, judged)]
+        return tuple(said)
 
     @property
     def id(self) -> tuple[Judged, ...]:
@@ -205,7 +212,7 @@ def evaluate(
         BankMismatchError: queries of another width.
 
     Warns:
-        NNGuideWarning: scores may mislead; Evaluation.cautions says so too.
+        NNGuideWarning: once for each of the answer's cautions.
     """
     on_step("Building the bank")
     detector = _fitted(question, k, exact_device(choose_device(device)))
@@ -215,11 +222,7 @@ def evaluate(
         found = neighbors(detector, part, max(k, MOST_NEIGHBOURS), fewest=k)
         judged.append(Judged(part.dataset, part.features, found, {}))
     answered = with_baselines(Evaluation(question, detector, tuple(judged), {}), baselines, on_step=on_step)
-    said = cautions.of_left_out(_left_out(question), len(question.bank.features))
-    for each in answered.queries:
-        said += _of_baselines(answered.bank, each)
-    said += answered.notes.values()
-    for sentence in dict.fromkeys(said):
+    for sentence in (*answered.cautions, *answered.baseline_cautions):
         warnings.warn(sentence, NNGuideWarning, stacklevel=2)
     return answered
 
@@ -287,7 +290,9 @@ def search_on(detector: NNGuide, device: torch.device) -> NNGuide:
 def _fitted(question: Question, k: int, device: torch.device) -> NNGuide:
     bank = question.bank
     known = bool((bank.features.labels >= 0).any())
-    detector = NNGuide(None, question.head, k, **asdict(question.settings)).fit_features(
+    detector = NNGuide(None, question.head, k, **asdict(question.settings))
+    detector.warns = False
+    detector.fit_features(
         bank.features.features,
         bank.features.labels if known else None,
         logits=bank.features.logits,

@@ -142,8 +142,8 @@ def test_queries_that_are_in_the_bank_are_counted_where_baselines_were_fitted_wi
     sentence = (
         "ID 0: 7 of 60 queries are themselves in the bank. NNGuide and KNN leave a query's own row out; "
     )
-    assert [each for each in answered.cautions if each.startswith(sentence)]
-    assert evaluate(question, baselines=("KNN",)).cautions == ()
+    assert [each for each in answered.baseline_cautions if each.startswith(sentence)]
+    assert evaluate(question, baselines=("KNN",)).baseline_cautions == ()
     rest = KNN(None, k=50).fit_features(bank.features.features[1:], torch.zeros(89))
     expected = rest.predict_features(moved[:1]).float()
     torch.testing.assert_close(answered.queries[0].scores("KNN", 10)[:1], expected)
@@ -160,11 +160,29 @@ def test_the_threshold_keeps_what_its_rule_says(answered):
 def test_a_small_bank_is_a_caution_where_knn_is_compared_with():
     with pytest.warns(NNGuideWarning, match="50th nearest bank image, but there are only 30"):
         answered = evaluate(make_question(bank=30), baselines=("Energy", "KNN"))
-    assert [each for each in answered.cautions if "KNN" in each] == [
+    assert list(answered.baseline_cautions) == [
         "KNN looks for the 50th nearest bank image, but there are only 30: its score is the distance to the "
         "farthest one."
     ]
-    assert evaluate(make_question(bank=30), baselines=("Energy",)).cautions == ()
+    assert answered.cautions == ()
+    assert evaluate(make_question(bank=30), baselines=("Energy",)).baseline_cautions == ()
+
+
+def test_every_caution_is_one_warning_that_names_its_dataset():
+    question = make_question(bank=30, ood_sizes=(40, 20))
+    parts = list(question.parts)
+    for place in (2, 3):
+        features = parts[place].features.features.clone()
+        features[3] = torch.nan
+        parts[place] = Part(parts[place].dataset, replace(parts[place].features, features=features))
+    with pytest.warns(NNGuideWarning) as warned:
+        answered = evaluate(replace(question, parts=tuple(parts)), baselines=("KNN",))
+    said = [str(each.message) for each in warned]
+    assert said == [*answered.cautions, *answered.baseline_cautions]
+    assert [each.split(" have ")[0] for each in said[:2]] == [
+        "OOD 0: 1 of 40 queries (rows 3)",
+        "OOD 1: 1 of 20 queries (rows 3)",
+    ]
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["first", "last"])
@@ -182,7 +200,7 @@ def test_a_set_that_a_baseline_cannot_score_hides_the_baseline_from_no_other(pla
     assert other.scores("ViM", 10).isfinite().all()
     size = len(part.features)
     sentence = f"{part.dataset.name}: ViM gives no finite score for {size} of {size} queries, although"
-    assert [each for each in answered.cautions if each.startswith(sentence)]
+    assert [each for each in answered.baseline_cautions if each.startswith(sentence)]
     rows = {(row.dataset, row.detector): row for row in metrics_table(answered)}
     assert len(rows) == 2 * len(answered.detectors)
     of_vim = rows[part.dataset.name, "ViM"]
