@@ -161,7 +161,7 @@ def check_files(workspace, answered, tmp_path):
     assert_same(again, answered)
     path = tmp_path / "detector.nnguide"
     save_detector(answered, path, K, DEFAULT_THRESHOLD)
-    loaded = NNGuide.load(path, head=answered.question.head)
+    loaded = NNGuide.load(path)
     part = answered.queries[0]
     scores = loaded.predict_features(part.features.features, logits=part.features.logits)
     torch.testing.assert_close(scores, part.scores(NNGUIDE, K), rtol=1e-5, atol=1e-5)

@@ -22,7 +22,12 @@ class View:
     evaluation: Evaluation
     k: int
     rule: Threshold
-    verdicts: Mapping[str, Verdict]  # id of a judged image -> the latest verdict
+    remarks: Mapping[str, Verdict]  # id of a judged image -> its verdict, or a note without one
+
+    @cached_property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """The verdicts, by the id of the image."""
+        return {image: said for image, said in self.remarks.items() if said.decision}
 
     @cached_property
     def threshold(self) -> float | None:
@@ -60,13 +65,13 @@ def current(*, compared: bool = False) -> View:
     evaluation = resources.compared(question) if compared else resources.evaluation(question)
     state.keep("evaluation", evaluation)  # else the runs of other sessions would push it out of the cache
     state.open_question(question)
-    verdicts = {
-        image: verdict
-        for image, verdict in resources.workspace().current_verdicts().items()
+    remarks = {
+        image: said
+        for image, said in resources.workspace().current_remarks().items()
         if any(image in judged.row_of for judged in evaluation.queries)
     }
     k = min(state.k(), evaluation.k_max)
-    return View(evaluation, k, _rule(evaluation, k), verdicts)
+    return View(evaluation, k, _rule(evaluation, k), remarks)
 
 
 def _rule(evaluation: Evaluation, k: int) -> Threshold:

@@ -66,15 +66,16 @@ def tables(view: View) -> None:
         "One row per judged image: id, path, energy, guidance, score, decision, neighbours, verdict. "
         "In the CSV files, text that a spreadsheet would run as a formula is defused."
     )
-    table = partial(image_table, view.evaluation, view.k, view.threshold, view.verdicts, view.run)
+    table = partial(image_table, view.evaluation, view.k, view.threshold, view.remarks, view.run)
     images = sum(len(judged.features) for judged in view.evaluation.queries)
     columns = st.columns(4)
     _offer(columns[0], f"All {images:,} test images, CSV", lambda: to_csv(table()), "images.csv")
     _offer(columns[1], f"All {images:,} test images, Parquet", lambda: to_parquet(table()), "images.parquet")
     wrong = f"{_misflagged(view, view.threshold):,} misflagged, CSV"
     _offer(columns[2], wrong, lambda: to_csv(_wrong(table())), "misflagged.csv")
-    verdicts = f"{counted(len(view.verdicts), 'verdict')}, JSON"
-    _offer(columns[3], verdicts, lambda: _verdicts(view.verdicts, view.run), "verdicts.json")
+    notes = len(view.remarks) - len(view.verdicts)
+    said = counted(len(view.verdicts), "verdict") + (f" and {counted(notes, 'note')}" if notes else "")
+    _offer(columns[3], f"{said}, JSON", lambda: _verdicts(view.remarks, view.run), "verdicts.json")
     _offer(st, "The run that all of this comes from, JSON", view.run.to_json, "run.json")
 
 
@@ -173,9 +174,9 @@ def _detector_file(view: View) -> bytes:
         return path.read_bytes()
 
 
-def _verdicts(verdicts: Mapping[str, Verdict], run: Run) -> str:
+def _verdicts(remarks: Mapping[str, Verdict], run: Run) -> str:
     said = [
         {"image": each.image, "decision": each.decision, "note": each.note, "when": each.when.isoformat()}
-        for each in verdicts.values()
+        for each in remarks.values()
     ]
     return json.dumps({"run": json.loads(run.to_json()), "verdicts": said}, indent=1)

@@ -190,8 +190,8 @@ def _card(view: View, query: Query, picture: bytes | None) -> str:
         f"cosine {number(float(query.neighbors.cosines[0, place]))}</figcaption></figure>"
         for place, image in enumerate(images)
     )
-    verdict = view.verdicts.get(query.image.id)
-    said = f"<br>verdict: {_text(verdict.decision)} {_text(verdict.note)}" if verdict else ""
+    remark = view.remarks.get(query.image.id)
+    said = f"<br>verdict: {_text(remark.decision or 'none')} {_text(remark.note)}" if remark else ""
     return (
         f"<section><figure>{_picture(picture)}<figcaption>{_text(query.image.path)}<br>"
         f"{_text(query.judged.dataset.name)}: {query.group}<br>score {number(query.score)}{said}</figcaption>"

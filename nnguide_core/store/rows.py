@@ -181,10 +181,17 @@ class Rows:
         self, *, run: str | None = None, question: str | None = None, image: str | None = None
     ) -> dict[str, Verdict]:
         """Return what stands, by image id: the last verdict on each, unless that took the others back."""
+        said = self.current_remarks(run=run, question=question, image=image)
+        return {of: verdict for of, verdict in said.items() if verdict.decision}
+
+    def current_remarks(
+        self, *, run: str | None = None, question: str | None = None, image: str | None = None
+    ) -> dict[str, Verdict]:
+        """Return what stands, by image id: verdicts, and notes without one, whose decision is empty."""
         latest = {
             verdict.image: verdict for verdict in self.verdicts(run=run, question=question, image=image)
         }
-        return {of: verdict for of, verdict in latest.items() if verdict.decision}
+        return {of: said for of, said in latest.items() if said.decision or said.note}
 
     def setting(self, name: str, default: Any = None) -> Any:
         """Return a remembered JSON-able value, or the default."""

@@ -258,6 +258,15 @@ def test_a_note_is_kept_without_a_verdict_and_when_it_is_edited_afterwards(runs)
     app = shown("triage", runs["whole"], image=image)
     app.text_input(key=f"note.{image}").set_value("is this a yak?").run()
     assert image not in resources.workspace().current_verdicts()
+    view = View(
+        resources.evaluation(runs["whole"]), 4, DEFAULT_THRESHOLD, resources.workspace().current_remarks()
+    )
+    table = image_table(view.evaluation, 4, view.threshold, view.remarks).to_pylist()
+    assert [(row["verdict"], row["note"]) for row in table if row["id"] == image] == [("", "is this a yak?")]
+    assert image not in view.verdicts
+    assert "1 note, JSON" in str(
+        [each.label for each in shown("export", runs["whole"]).get("download_button")]
+    )
     assert (
         shown("triage", runs["whole"], image=image).text_input(key=f"note.{image}").value == "is this a yak?"
     )
