@@ -139,9 +139,8 @@ def open_question(workspace: Workspace, run: Run) -> Question:
     tensors, about = saved
     names = tuple(map(str, about["class_names"]))
     parts = tuple(_part(workspace, run.model, kept, names) for kept in (run.bank, *run.queries))
-    return Question(
-        run.model, run.model_name, names, _linear(tensors), parts, run.settings, about.get("spec")
-    )
+    head, spec = _linear(tensors), about.get("spec")
+    return Question(run.model, run.model_name, names, head, parts, run.settings, spec, run.classes)
 
 
 class _Overall:

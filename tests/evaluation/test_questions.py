@@ -13,7 +13,7 @@ from nnguide_core.evaluation.comparison import metrics_table
 from nnguide_core.evaluation.questions import ask, keep, open_question
 from nnguide_core.models import ModelSpec, load_model
 from nnguide_core.models.architectures import torchvision_model
-from nnguide_core.records import Features, Role
+from nnguide_core.records import Features, Role, Run
 from nnguide_core.settings import BankSettings
 from nnguide_core.store import Workspace
 from tests.synthetic import make_question
@@ -54,6 +54,17 @@ def test_two_runs_of_one_network_keep_their_own_class_names(workspace):
         assert opened.class_names == question.class_names
         labels.append(opened.bank.features.labels)
     assert torch.equal(labels[0], 2 - labels[1])
+
+
+def test_a_run_saved_before_runs_named_their_classes_keeps_its_name_when_it_is_opened(workspace):
+    question = replace(make_question(), kept_classes="")
+    keep(workspace, question)  # the head goes under the model's fingerprint, as it did then
+    run = question.run(10)
+    assert (run.classes, run.question) == ("", replace(make_question().run(10), classes="").question)
+    workspace.save_run(Run.from_json(run.to_json().replace('"format": 2', '"format": 1')))
+    (kept,) = workspace.runs()
+    again = evaluate(open_question(workspace, kept), baselines=()).run(10)
+    assert (again.question, again.id) == (run.question, run.id)
 
 
 def test_a_head_without_a_bias_comes_back_without_one(workspace):
