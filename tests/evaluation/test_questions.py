@@ -42,7 +42,7 @@ def test_a_kept_question_is_opened_with_the_same_scores(workspace, settings):
 
 
 def test_two_runs_of_one_network_keep_their_own_class_names(workspace):
-    first = make_question()
+    first = replace(make_question(), spec={"library": "demo"})
     second = replace(first, class_names=("owl", "dog", "cat"))
     for question in (first, second):
         keep(workspace, question)
