@@ -57,7 +57,8 @@ def ask(
         _on_cpu(classifier.head),
         parts,
         settings or BankSettings(),
-        classifier.spec.to_json(),
+        # "auto" can mean another precision on the machine that opens it.
+        {**classifier.spec.to_json(), "precision": classifier.precision},
     )
     keep(workspace, question)
     return question
