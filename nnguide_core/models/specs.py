@@ -187,10 +187,10 @@ def load_model(spec: ModelSpec, device: torch.device | str | None = None) -> Cla
         ModelError: no such network, weights that cannot be had, no features to be found, or class names that
             do not fit; CheckpointError where the checkpoint is at fault.
     """
+    where = choose_device(device)  # first, since a network can take minutes to build
     built = _build(spec)
     network = built.network.eval().requires_grad_(False)
     weights = network.state_dict()  # as they were trained: the steps below make new ones
-    where = choose_device(device)
     network = network.to(where).to(memory_format=torch.channels_last)
     probe = _probe(built.preprocess).to(where, memory_format=torch.channels_last)
     logits_of(network, probe)  # what cannot run is refused here, in a sentence

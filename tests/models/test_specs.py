@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from nnguide_core.errors import CheckpointError, ModelError
+from nnguide_core.errors import CheckpointError, DeviceError, ModelError
 from nnguide_core.models import ModelSpec, architectures, load_model, specs
 from nnguide_core.models.demo_network import CLASS_NAMES, DemoResNet
 
@@ -258,6 +258,14 @@ def test_a_batch_norm_is_no_feature_layer_and_whatever_is_suggested_instead_is_o
     for layer, width in suggested:
         features, _ = load_model(replace(spec, feature_layer=layer), "cpu").forward(images)
         assert features.shape == (2, int(width))
+
+
+def test_a_device_that_is_not_here_is_refused_before_the_network_is_built(spec, monkeypatch):
+    built = []
+    monkeypatch.setitem(architectures.LIBRARIES, "torchvision", lambda *_, **__: built.append("network"))
+    with pytest.raises(DeviceError, match="no device 'cuda:99'"):
+        load_model(spec, "cuda:99")
+    assert built == []
 
 
 def test_a_checkpoint_with_other_classes_is_refused(spec, tmp_path):
