@@ -150,7 +150,7 @@ def _recomputed(
     from nnguide_core.demo import demo_spec
 
     datasets = [part.dataset for part in question.parts]
-    classifier = load_model(demo_spec(), device or "cpu")
+    classifier = load_model(demo_spec(), device)
     return extract_parts(classifier, datasets, workspace=workspace, progress=told.progress, anew=True)
 
 
