@@ -327,7 +327,7 @@ def test_react_alone_changes_scores_and_neither_bank_nor_weights(photos, monkeyp
     assert plain["metrics"][0]["auroc"]["estimate"] != clipped["metrics"][0]["auroc"]["estimate"]
 
 
-def test_own_weights_need_a_class_count_and_are_found_from_any_folder(photos, tmp_path, monkeypatch, capsys):
+def test_own_weights_are_found_from_any_folder(photos, tmp_path, monkeypatch, capsys):
     asked = []
     _stand_in(monkeypatch, asked)
     checkpoint, detector = _checkpoint(tmp_path, 5), tmp_path / "own.nnguide"
