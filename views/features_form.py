@@ -14,7 +14,7 @@ from nnguide_core.paths.allowed import allowed_path
 from nnguide_core.records import Role, fingerprint
 from nnguide_core.settings import BankSettings, data_roots
 from views import draft, job_panel, resources, state
-from views.model_choice import bank_options, class_names
+from views.model_choice import bank_options, choose_device, class_names
 from views.text import literal
 from views.upload_memory import free
 
@@ -39,10 +39,11 @@ def own_features() -> None:
         files = _edit()
     with st.expander("Bank and scoring"):
         settings, _ = bank_options(with_split=False)
+    device = choose_device()
     names = class_names("own_features.classes")
-    draft.note(_key(files, settings, names))
+    draft.note(_key(files, settings, names, device))
     if files and st.button("Compute", type="primary", key="own_features.compute"):
-        _start(files, settings, names)
+        _start(files, settings, names, device)
         st.rerun()
 
 
@@ -120,22 +121,30 @@ def _edit() -> list[OwnFile]:
     ]
 
 
-def _key(files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None) -> str:
+def _key(
+    files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None, device: str | None
+) -> str:
     """Return the key of the job that computes these files."""
     wanted = [f"{each.path} {each.name} {each.role}" for each in files]
-    return fingerprint("own features", repr(settings), repr(names), *wanted)
+    return fingerprint("own features", repr(settings), repr(names), repr(device), *wanted)
 
 
-def _start(files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None) -> None:
+def _start(
+    files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None, device: str | None
+) -> None:
     title = f"Judging {', '.join(each.name for each in files)}"
-    work = partial(_compute, tuple(files), settings, names)
+    work = partial(_compute, tuple(files), settings, names, device)
     about = {"kind": "features", "files": [str(each.path) for each in files]}
-    job_panel.watch(resources.jobs().start(_key(files, settings, names), title, work, about=about))
+    job_panel.watch(resources.jobs().start(_key(files, settings, names, device), title, work, about=about))
 
 
 def _compute(
-    files: Sequence[OwnFile], settings: BankSettings, names: tuple[str, ...] | None, context: JobContext
+    files: Sequence[OwnFile],
+    settings: BankSettings,
+    names: tuple[str, ...] | None,
+    device: str | None,
+    context: JobContext,
 ) -> str:
     question = own_question(files, settings, names, progress=context.progress, cancelled=context.cancelled)
     keep(resources.workspace(), question)
-    return answer(resources.workspace(), question, context, resources.hand_over)
+    return answer(resources.workspace(), question, context, resources.hand_over, device=device)

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from nnguide_core.errors import StoreError
-from nnguide_core.evaluation.checks import Check, check, with_class_count
+from nnguide_core.evaluation.checks import Check, check
 from nnguide_core.evaluation.plans import Chosen, Plan, compute, scan
 from nnguide_core.jobs import Job, JobContext
 from nnguide_core.paths.allowed import still_allowed
@@ -282,8 +282,7 @@ def _check(plan: Plan, context: JobContext) -> Check:
 
 def _compute(plan: Plan, context: JobContext) -> str:
     _check_checkpoint(plan)
-    complete = replace(plan, spec=with_class_count(plan.spec))
-    return compute(resources.workspace(), complete, context, resources.hand_over)
+    return compute(resources.workspace(), plan, context, resources.hand_over)
 
 
 def _check_checkpoint(plan: Plan) -> None:

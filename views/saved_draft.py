@@ -13,7 +13,7 @@ from views.login import is_ours, owner
 
 __all__ = ["restore", "save"]
 
-_FIELDS = ("data_way", "bank.", "model.", "torchvision.", "timm.", "checkpoint.", "own_features.")
+_FIELDS = ("data_way", "bank.", "model.", "torchvision.", "timm.", "checkpoint.", "own_features.", "device")
 _KEPT = ("source", "way", "checkpoint_last", "watched_jobs")
 _SAVED = "draft_saved"  # what was last written
 

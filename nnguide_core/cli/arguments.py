@@ -173,7 +173,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     group.add_argument("--checkpoint", type=Path, help="own weights: safetensors, or what torch.save wrote")
     group.add_argument("--classes", type=Path, help="a text file, one class name per line, in class order")
     group.add_argument(
-        "--class-count", type=_count, help="classes of the own weights, where no names are given"
+        "--class-count", type=_count, help="classes of the own weights, where the checkpoint does not tell"
     )
     group.add_argument(
         "--feature-layer", help="the layer whose input is the features, where it cannot be found"

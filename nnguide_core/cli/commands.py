@@ -49,9 +49,7 @@ def _fit(options: Namespace) -> int:
         tell_report(told, (bank, held_out), classifier.class_names)
         question = ask(classifier, (bank, held_out), settings, workspace=Workspace(), progress=told.progress)
         _tell_failed(told, question.parts)
-        # "auto" can mean another precision on the machine that scores.
-        spec = {**classifier.spec.to_json(), "precision": classifier.precision}
-        answered = evaluate(replace(question, spec=spec), k=options.k, baselines=(), device=options.device)
+        answered = evaluate(question, k=options.k, baselines=(), device=options.device)
         threshold = save_detector(answered, options.out, options.k, Threshold("id_kept", options.keep))
         told.say(
             f"Wrote {options.out}: {answered.bank.size:,} of {len(bank.images):,} bank images, "
@@ -152,7 +150,7 @@ def _recomputed(
     from nnguide_core.demo import demo_spec
 
     datasets = [part.dataset for part in question.parts]
-    classifier = load_model(demo_spec(), device or "cpu")
+    classifier = load_model(demo_spec(), device)
     return extract_parts(classifier, datasets, workspace=workspace, progress=told.progress, anew=True)
 
 

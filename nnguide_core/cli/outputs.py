@@ -9,7 +9,7 @@ from nnguide_core.cli.console import Console
 from nnguide_core.datasets.report import Copies, DatasetReport, in_words, report
 from nnguide_core.errors import UndefinedMetricError
 from nnguide_core.evaluation import Evaluation
-from nnguide_core.evaluation.checks import unknown_labels
+from nnguide_core.evaluation.checks import class_cautions
 from nnguide_core.evaluation.comparison import FlaggedRow, MetricsRow, flagged_table, metrics_table
 from nnguide_core.intervals import Interval
 from nnguide_core.names import visible
@@ -17,13 +17,12 @@ from nnguide_core.records import Dataset, ImageRef, Threshold
 
 __all__ = ["computed_on", "tell_metrics", "tell_report"]
 
-_NAMED = 8  # classes that a sentence names
-
 
 def tell_report(told: Console, datasets: Sequence[Dataset], class_names: Sequence[str]) -> None:
     """Tell what would make numbers from these datasets mislead: copies, leaks, names that do not fit."""
     found = report(datasets, progress=told.progress)
-    sentences = in_words(found) + _unknown_in_words(datasets, class_names)
+    unknown = [visible(each.text) for each in class_cautions(datasets, class_names)]
+    sentences = in_words(found) + unknown
     none = "No image is in two places, and no query looks like a bank image."
     told.say(
         "\n".join(["Before any number:", *(f"  {sentence}" for sentence in sentences or [none]), ""]),
@@ -69,20 +68,6 @@ def tell_metrics(told: Console, evaluation: Evaluation, k: int) -> None:
 def computed_on(device: str) -> str:
     """Return a sentence with the device that computed the features, "" where that is not known."""
     return f" Features computed on {device}." if device else ""
-
-
-def _unknown_in_words(datasets: Sequence[Dataset], class_names: Sequence[str]) -> list[str]:
-    counts = {each.name: len(each.class_counts) for each in datasets}
-    return [
-        f"{visible(name)}: the model does not know {len(labels):,} of its {counts[name]:,} classes "
-        f"({_listed(labels)}). Are the class names spelt as the model's?"
-        for name, labels in unknown_labels(datasets, class_names).items()
-    ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(map(visible, names[:_NAMED])) + more
 
 
 def _dataset_facts(dataset: Dataset) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +14,7 @@ from nnguide_core.evaluation.plans import Plan, prepared
 from nnguide_core.features import extract
 from nnguide_core.images.previews import previews
 from nnguide_core.jobs import JobContext
-from nnguide_core.models import Classifier, ModelSpec, checkpoints, load_model
-from nnguide_core.models.architectures import LIBRARIES
+from nnguide_core.models import Classifier, load_model
 from nnguide_core.progress import Progress
 from nnguide_core.records import Dataset, ImageRef, Role, Skipped
 from nnguide_core.store import Workspace
@@ -29,7 +27,6 @@ __all__ = [
     "check",
     "class_cautions",
     "unknown_labels",
-    "with_class_count",
 ]
 
 NO_IMAGE = "No image"  # the kind of reason of a skipped file that is none, such as notes.txt
@@ -104,7 +101,7 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
     _say(context, "Loading the model")
     began = time.monotonic()
     try:
-        classifier = load_model(with_class_count(plan.spec), plan.device)
+        classifier = load_model(plan.spec, plan.device, cancelled=context.cancelled)
     except (ModelError, DeviceError) as error:
         total = sum(len(each.images) for each in datasets)
         return Check(found, skipped, None, str(error), {}, total)
@@ -122,26 +119,6 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
         search=_search_seconds(datasets, classifier.width, exact_device(choose_device(plan.device))),
         class_cautions=tuple(class_cautions(datasets, classifier.class_names)),
     )
-
-
-def with_class_count(spec: ModelSpec) -> ModelSpec:
-    """Return a spec that says how many classes the head of its checkpoint has, where it does not say so yet.
-
-    Raises:
-        ModelError: there is no such architecture, the checkpoint cannot be read, or the class names that
-            were given are more or fewer than its head has classes.
-    """
-    if spec.checkpoint is None or spec.class_count is not None:
-        return spec
-    count = _head_count(spec.checkpoint, spec)
-    if count is None:
-        return spec
-    if spec.class_names is not None and len(spec.class_names) != count:
-        raise ModelError(
-            f"The checkpoint {spec.checkpoint.name} has {count} classes, but {len(spec.class_names)} class "
-            "names were given: give one per class, or none."
-        )
-    return replace(spec, class_count=count)
 
 
 def unknown_labels(datasets: Sequence[Dataset], class_names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -205,38 +182,6 @@ def _card(dataset: Dataset, classifier: Classifier, loading: float, context: Job
     _say(context, "Timing the model")
     rate, starting = _rate(dataset, classifier, context)
     return ModelCard(classifier.describe(), classifier.class_names, seen, rate, loading, starting)
-
-
-def _head_count(checkpoint: Path, spec: ModelSpec) -> int | None:
-    """Return how many classes a checkpoint's head has: the side that grows with them; None if not to be told.
-
-    Raises:
-        ModelError: no such architecture, or a checkpoint that cannot be read.
-    """
-    try:
-        two, three = _shapes(spec, 2), _shapes(spec, 3)
-    except (RuntimeError, NotImplementedError):  # some networks cannot be made without memory
-        return None
-    sides = {
-        name: [few < more for few, more in zip(shape, three[name], strict=True)].index(True)
-        for name, shape in two.items()
-        if shape != three[name]
-    }
-    counts = {
-        shape[side]
-        for given, shape in checkpoints.read_shapes(checkpoint).items()
-        for name, side in sides.items()
-        if given == name or given.endswith(f".{name}")
-        if len(shape) == len(two[name])
-    }
-    return counts.pop() if len(counts) == 1 else None
-
-
-def _shapes(spec: ModelSpec, class_count: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's tensors without making them."""
-    with torch.device("meta"):
-        built = LIBRARIES[spec.library](spec.architecture, class_count=class_count)
-    return {name: tuple(tensor.shape) for name, tensor in built.network.state_dict().items()}
 
 
 def _spread(images: Sequence[ImageRef], count: int) -> list[ImageRef]:

@@ -157,7 +157,7 @@ def compute(
     datasets = prepared(workspace, plan)
     context.check()
     context.progress(Progress(0, 0, 0.0, step="Loading the model"))
-    classifier = load_model(plan.spec, plan.device)
+    classifier = load_model(plan.spec, plan.device, cancelled=context.cancelled)
     context.check()
     question = ask(
         classifier,

@@ -34,6 +34,7 @@ class Question:
     parts: tuple[Part, ...]  # on the CPU: one bank, any number of ID and OOD datasets
     settings: BankSettings = field(default_factory=BankSettings)
     spec: Mapping[str, Any] | None = None  # how to load the model again, JSON-able; None for features alone
+    kept_classes: str | None = None  # Run.classes of the run that was opened, "" in old ones; None: not kept
 
     @property
     def bank(self) -> Part:
@@ -64,9 +65,16 @@ class Question:
             settings=self.settings,
             k=k,
             threshold=rule,
-            classes=fingerprint("classes", *self.class_names),
+            classes=self.classes,
             device=self.device,
         )
+
+    @property
+    def classes(self) -> str:
+        """What a run says of the class names; a run that was opened keeps what it said, and so its name."""
+        if self.kept_classes is None:
+            return fingerprint("classes", *self.class_names)
+        return self.kept_classes
 
     @property
     def device(self) -> str:

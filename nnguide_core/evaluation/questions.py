@@ -57,7 +57,8 @@ def ask(
         _on_cpu(classifier.head),
         parts,
         settings or BankSettings(),
-        classifier.spec.to_json(),
+        # "auto" can mean another precision on the machine that opens it.
+        {**classifier.spec.to_json(), "precision": classifier.precision},
     )
     keep(workspace, question)
     return question
@@ -137,11 +138,12 @@ def open_question(workspace: Workspace, run: Run) -> Question:
             f"The workspace no longer knows the model {run.model_name}: open its datasets and compute again."
         )
     tensors, about = saved
-    names = tuple(map(str, about["class_names"]))
-    parts = tuple(_part(workspace, run.model, kept, names) for kept in (run.bank, *run.queries))
-    return Question(
-        run.model, run.model_name, names, _linear(tensors), parts, run.settings, about.get("spec")
-    )
+    names, spec = tuple(map(str, about["class_names"])), about.get("spec")
+    parts = tuple(_part(workspace, run.model, kept) for kept in (run.bank, *run.queries))
+    if spec is not None:  # features of one's own keep the labels that their files gave
+        parts = tuple(Part(each.dataset, _labelled(each.features, each.dataset, names)) for each in parts)
+    head = _linear(tensors)
+    return Question(run.model, run.model_name, names, head, parts, run.settings, spec, run.classes)
 
 
 class _Overall:
@@ -202,7 +204,7 @@ def _labelled(features: Features, dataset: Dataset, class_names: Sequence[str]) 
     return replace(features, labels=labels_for(dataset, class_names)[rows_with_features(dataset, features)])
 
 
-def _part(workspace: Workspace, model: str, kept: RunDataset, class_names: Sequence[str]) -> Part:
+def _part(workspace: Workspace, model: str, kept: RunDataset) -> Part:
     dataset = workspace.dataset(kept.fingerprint, name=kept.name, role=kept.role)
     features = workspace.load_features(model, kept.fingerprint)
     if dataset is None or features is None:
@@ -210,7 +212,7 @@ def _part(workspace: Workspace, model: str, kept: RunDataset, class_names: Seque
             f"The workspace no longer holds {'the images' if dataset is None else 'the features'} of "
             f"{kept.name}: open it on the data page and compute again."
         )
-    return Part(dataset, _labelled(features, dataset, class_names))
+    return Part(dataset, features)
 
 
 def _linear(tensors: Mapping[str, torch.Tensor]) -> torch.nn.Linear | None:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from nnguide_core.apart import Bounds, read_apart
+from nnguide_core.apart import Bounds
 from nnguide_core.array_files import tensors_apart
 from nnguide_core.errors import CheckpointError, ImageError
 from nnguide_core.logs import refusals_noted
@@ -19,7 +19,7 @@ from nnguide_core.names import brief
 from nnguide_core.paths.regular_files import open_regular
 from nnguide_core.progress import Cancelled
 
-__all__ = ["load_into", "read_shapes", "read_state", "state_in"]
+__all__ = ["load_into", "read_state", "state_in"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,18 +54,6 @@ def read_state(
     if ignored:
         _LOG.info("ignored in the checkpoint %s: %s", path.name, _listed(ignored))
     return tensors
-
-
-@refusals_noted("checkpoint")
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a checkpoint's tensors by name, as read_state would give them.
-
-    Raises:
-        CheckpointError: as read_state.
-    """
-    with _opened(path) as file:
-        shapes: dict[str, tuple[int, ...]] = read_apart(_shapes_in, file, path.name, **_terms(path, file))
-    return shapes
 
 
 def state_in(file: BinaryIO, name: str, limit: int) -> tuple[dict[str, Tensor], list[str]]:
@@ -137,11 +125,6 @@ def _terms(path: Path, file: BinaryIO) -> dict[str, Any]:
 
     size = os.fstat(file.fileno()).st_size
     return {"bounds": Bounds(_ROOM + 2 * size, _SECONDS + size / _BYTES_PER_SECOND), "refused": refused}
-
-
-def _shapes_in(file: BinaryIO, name: str) -> dict[str, tuple[int, ...]]:
-    tensors, _ = state_in(file, name, checkpoint_formats.SIZE_LIMIT)
-    return {each: tuple(tensor.shape) for each, tensor in tensors.items()}
 
 
 def _contents(value: Any) -> dict[Any, Any] | None:

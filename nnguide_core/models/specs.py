@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,7 @@ from nnguide_core.models import architectures, checkpoints
 from nnguide_core.models.architectures import LIBRARIES, Built, available, library_and_name, weights_of
 from nnguide_core.models.encoders import Encoder, Split, find_split, forward, logits_of
 from nnguide_core.models.folding import fold_batch_norms
+from nnguide_core.progress import Cancelled
 
 __all__ = [
     "Classifier",
@@ -175,22 +176,28 @@ class Classifier:
         }
 
 
-def load_model(spec: ModelSpec, device: torch.device | str | None = None) -> Classifier:
-    """Load a network and find its encoder and head.
+def load_model(
+    spec: ModelSpec, device: torch.device | str | None = None, *, cancelled: Cancelled | None = None
+) -> Classifier:
+    """Load a network and find its encoder and head; its spec says how many classes the checkpoint has.
 
     Args:
         spec: which one.
         device: where it computes, as choose_device takes it.
+        cancelled: asked while a checkpoint is read.
 
     Raises:
         DeviceError: there is no such device here.
         ModelError: no such network, weights that cannot be had, no features to be found, or class names that
             do not fit; CheckpointError where the checkpoint is at fault.
+        CancelledError: stopped on request.
     """
-    built = _build(spec)
+    where = choose_device(device)  # first, since a network can take minutes to build
+    state = None if spec.checkpoint is None else checkpoints.read_state(spec.checkpoint, cancelled=cancelled)
+    spec = spec if state is None else _with_class_count(spec, state)
+    built = _build(spec, state)
     network = built.network.eval().requires_grad_(False)
     weights = network.state_dict()  # as they were trained: the steps below make new ones
-    where = choose_device(device)
     network = network.to(where).to(memory_format=torch.channels_last)
     probe = _probe(built.preprocess).to(where, memory_format=torch.channels_last)
     logits_of(network, probe)  # what cannot run is refused here, in a sentence
@@ -205,15 +212,63 @@ def load_model(spec: ModelSpec, device: torch.device | str | None = None) -> Cla
     return Classifier(spec, network, split, names, built.preprocess, precision, identity)
 
 
-def _build(spec: ModelSpec) -> Built:
+def _build(spec: ModelSpec, state: Mapping[str, Tensor] | None) -> Built:
     count = spec.class_count or (len(spec.class_names) if spec.class_names else None)
-    state = None if spec.checkpoint is None else checkpoints.read_state(spec.checkpoint)
     built = LIBRARIES[spec.library](
         spec.architecture, spec.weights, class_count=count, image_size=spec.image_size, own=state
     )
     if spec.checkpoint is not None and state is not None:
         checkpoints.load_into(built.network, state, spec.checkpoint.name)
     return built
+
+
+def _with_class_count(spec: ModelSpec, state: Mapping[str, Tensor]) -> ModelSpec:
+    """Return a spec that says how many classes the head in its checkpoint has, unless it says so already.
+
+    Raises:
+        ModelError: no such architecture, or more or fewer class names than the head has classes.
+    """
+    count = _head_count(spec, state) if spec.class_count is None else None
+    if count is None or spec.checkpoint is None:
+        return spec
+    if spec.class_names is not None and len(spec.class_names) != count:
+        raise ModelError(
+            f"The checkpoint {spec.checkpoint.name} has {count} classes, but {len(spec.class_names)} class "
+            "names were given: give one per class, or none."
+        )
+    return replace(spec, class_count=count)
+
+
+def _head_count(spec: ModelSpec, state: Mapping[str, Tensor]) -> int | None:
+    """Return how many classes a checkpoint's head has: the side that grows with them; None if not to be told.
+
+    Raises:
+        ModelError: no such architecture.
+    """
+    try:
+        two, three = _shapes(spec, 2), _shapes(spec, 3)
+    except (RuntimeError, NotImplementedError):  # some networks cannot be made without memory
+        return None
+    sides = {
+        name: [few < more for few, more in zip(shape, three[name], strict=True)].index(True)
+        for name, shape in two.items()
+        if shape != three[name]
+    }
+    counts = {
+        tensor.shape[side]
+        for given, tensor in state.items()
+        for name, side in sides.items()
+        if given == name or given.endswith(f".{name}")
+        if tensor.ndim == len(two[name])
+    }
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _shapes(spec: ModelSpec, class_count: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a network's tensors without making them."""
+    with torch.device("meta"):
+        built = LIBRARIES[spec.library](spec.architecture, class_count=class_count)
+    return {name: tuple(tensor.shape) for name, tensor in built.network.state_dict().items()}
 
 
 def _with_library(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,6 +88,13 @@ def test_classes_that_the_model_does_not_know_are_named(capsys):
     assert "OOD 0: the model" not in text
 
 
+def test_a_model_that_knows_no_class_of_a_dataset_is_asked_about_as_on_a_page(capsys):
+    text = told_as_text(capsys, tell_report, DATASETS, ("kitten",))
+    assert "bank: the model knows none of its 3 classes (cat, dog, owl)." in text
+    assert "Is this the right model, or are its class names missing?" in text
+    assert "None of its images counts as classified rightly or wrongly." in text
+
+
 def test_metrics_are_the_librarys_numbers_with_the_bank_that_was_drawn(capsys, answered):
     rows = metrics_table(answered, 5)
     facts = told_as_json(capsys, tell_metrics, answered, 5)

@@ -17,6 +17,7 @@ from torch import nn
 from nnguide_core.cli import commands, main
 from nnguide_core.demo import demo_sets
 from nnguide_core.detector import NNGuide
+from nnguide_core.errors import DeviceError
 from nnguide_core.evaluation import evaluate
 from nnguide_core.evaluation.comparison import metrics_table
 from nnguide_core.evaluation.questions import ask_demo
@@ -151,6 +152,18 @@ def test_the_file_keeps_the_precision_that_auto_stood_for(photos, tmp_path, monk
     assert NNGuide.load(path).provenance["spec"]["precision"] in ("float32", "bfloat16")
     monkeypatch.setattr(specs, "_fast_in_bfloat16", lambda _: False)
     assert main(["score", str(path), str(photos / "ood"), "--out", str(table), "--quiet"]) == 0
+
+
+@pytest.mark.parametrize(("given", "asked"), [((), None), (("--device", "cpu"), "cpu")])
+def test_the_demo_is_recomputed_on_the_device_that_was_asked_for_else_the_usual_one(
+    monkeypatch, capsys, given, asked
+):
+    def load_model(_, device):
+        raise DeviceError(f"Asked for {device}.")
+
+    monkeypatch.setattr(commands, "load_model", load_model)
+    assert main(["demo", "--recompute", "--quiet", *given]) == 1
+    assert f"Asked for {asked}." in capsys.readouterr().err
 
 
 def test_parquet_has_the_same_scores_as_csv(detector, photos, tmp_path):
@@ -314,7 +327,7 @@ def test_react_alone_changes_scores_and_neither_bank_nor_weights(photos, monkeyp
     assert plain["metrics"][0]["auroc"]["estimate"] != clipped["metrics"][0]["auroc"]["estimate"]
 
 
-def test_own_weights_need_a_class_count_and_are_found_from_any_folder(photos, tmp_path, monkeypatch, capsys):
+def test_own_weights_are_found_from_any_folder(photos, tmp_path, monkeypatch, capsys):
     asked = []
     _stand_in(monkeypatch, asked)
     checkpoint, detector = _checkpoint(tmp_path, 5), tmp_path / "own.nnguide"

@@ -2,19 +2,16 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torchvision.models import get_model
 
 from nnguide_core.datasets.report import report
 from nnguide_core.demo import demo_spec
-from nnguide_core.errors import CancelledError, ModelError
+from nnguide_core.errors import CancelledError
 from nnguide_core.evaluation import checks
-from nnguide_core.evaluation.checks import Check, ModelCard, check, class_cautions, with_class_count
+from nnguide_core.evaluation.checks import Check, ModelCard, check, class_cautions
 from nnguide_core.evaluation.plans import Plan, scan
 from nnguide_core.images.previews import previews
 from nnguide_core.jobs import Job, JobContext
-from nnguide_core.models import ModelSpec
 from nnguide_core.records import Dataset, ImageRef, Role
 from nnguide_core.store import Workspace
 
@@ -71,32 +68,6 @@ def test_a_dataset_of_which_the_model_knows_no_class_asks_whether_it_is_the_righ
         assert "Is this the right model, or are its class names missing?" in found.text
     assert "All its images guide nevertheless." in bank.text
     assert "None of its images counts as classified rightly or wrongly." in test.text
-
-
-@pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "squeezenet1_1", "densenet121"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_the_number_of_classes_is_that_of_the_checkpoints_head(tmp_path, architecture, prefix):
-    state = get_model(architecture, weights=None, num_classes=7).state_dict()
-    torch.save({f"{prefix}{name}": tensor for name, tensor in state.items()}, tmp_path / "own.pth")
-    spec = ModelSpec("torchvision", architecture, checkpoint=tmp_path / "own.pth")
-    assert with_class_count(spec).class_count == 7
-
-
-def test_a_checkpoint_without_the_architectures_head_leaves_the_number_open(tmp_path):
-    torch.save({"weight": torch.ones(3, 4)}, tmp_path / "own.pth")
-    spec = ModelSpec("torchvision", "shufflenet_v2_x0_5", checkpoint=tmp_path / "own.pth")
-    assert with_class_count(spec) == spec
-    assert with_class_count(demo_spec()) == demo_spec()
-
-
-def test_class_names_that_do_not_fit_the_head_are_refused_with_both_numbers(tmp_path):
-    state = get_model("shufflenet_v2_x0_5", weights=None, num_classes=3).state_dict()
-    torch.save(state, tmp_path / "own.pth")
-    spec = ModelSpec(
-        "torchvision", "shufflenet_v2_x0_5", checkpoint=tmp_path / "own.pth", class_names=("a", "b")
-    )
-    with pytest.raises(ModelError, match=r"own\.pth has 3 classes, but 2 class names were given"):
-        with_class_count(spec)
 
 
 def test_the_time_is_that_of_loading_starting_computing_and_searching(tmp_path):

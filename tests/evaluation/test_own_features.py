@@ -14,6 +14,7 @@ from nnguide_core.evaluation.own_features import OwnFile, own_question
 from nnguide_core.evaluation.questions import keep, open_question
 from nnguide_core.images import image_id
 from nnguide_core.records import Role
+from nnguide_core.settings import BankSettings
 from nnguide_core.store import Workspace
 
 
@@ -56,6 +57,18 @@ def test_files_become_a_question_that_can_be_answered_kept_and_opened_again(file
     again = evaluate(open_question(workspace, answered.run(3)), k=3)
     assert again.ood_scores("NNGuide", 3).tolist() == answered.ood_scores("NNGuide", 3).tolist()
     assert question.bank.dataset.class_counts == {"cat": 7, "dog": 7, "owl": 6}
+
+
+def test_two_classes_of_one_name_stay_two_when_the_question_is_opened_again(files, tmp_path):
+    question = own_question(files, BankSettings(fraction=0.5, draw="balanced"), ("crane", "dog", "crane"))
+    answered = evaluate(question, k=3)
+    workspace = Workspace(tmp_path / "workspace")
+    keep(workspace, question)
+    opened = open_question(workspace, answered.run(3))
+    assert opened.bank.features.labels.tolist() == [row % 3 for row in range(20)]
+    again = evaluate(opened, k=3)
+    assert again.bank.ids == answered.bank.ids
+    assert again.ood_scores("NNGuide", 3).tolist() == answered.ood_scores("NNGuide", 3).tolist()
 
 
 def test_only_images_in_an_allowed_folder_can_be_read(files):

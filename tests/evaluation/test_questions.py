@@ -7,13 +7,15 @@ import torch
 from PIL import Image
 
 from nnguide_core.datasets import open_dataset
+from nnguide_core.detector import NNGuide
 from nnguide_core.errors import StoreError
 from nnguide_core.evaluation import Question, evaluate
 from nnguide_core.evaluation.comparison import metrics_table
+from nnguide_core.evaluation.provenance import save_detector, spec_from_json
 from nnguide_core.evaluation.questions import ask, keep, open_question
-from nnguide_core.models import ModelSpec, load_model
+from nnguide_core.models import ModelSpec, load_model, specs
 from nnguide_core.models.architectures import torchvision_model
-from nnguide_core.records import Features, Role
+from nnguide_core.records import Features, Role, Run, Threshold
 from nnguide_core.settings import BankSettings
 from nnguide_core.store import Workspace
 from tests.synthetic import make_question
@@ -42,7 +44,7 @@ def test_a_kept_question_is_opened_with_the_same_scores(workspace, settings):
 
 
 def test_two_runs_of_one_network_keep_their_own_class_names(workspace):
-    first = make_question()
+    first = replace(make_question(), spec={"library": "demo"})
     second = replace(first, class_names=("owl", "dog", "cat"))
     for question in (first, second):
         keep(workspace, question)
@@ -54,6 +56,17 @@ def test_two_runs_of_one_network_keep_their_own_class_names(workspace):
         assert opened.class_names == question.class_names
         labels.append(opened.bank.features.labels)
     assert torch.equal(labels[0], 2 - labels[1])
+
+
+def test_a_run_saved_before_runs_named_their_classes_keeps_its_name_when_it_is_opened(workspace):
+    question = replace(make_question(), kept_classes="")
+    keep(workspace, question)  # the head goes under the model's fingerprint, as it did then
+    run = question.run(10)
+    assert (run.classes, run.question) == ("", replace(make_question().run(10), classes="").question)
+    workspace.save_run(Run.from_json(run.to_json().replace('"format": 2', '"format": 1')))
+    (kept,) = workspace.runs()
+    again = evaluate(open_question(workspace, kept), baselines=()).run(10)
+    assert (again.question, again.id) == (run.question, run.id)
 
 
 def test_a_head_without_a_bias_comes_back_without_one(workspace):
@@ -147,6 +160,28 @@ def test_a_run_of_a_loaded_network_gives_the_same_numbers_after_a_restart(
         assert before.baselines.keys() == after.baselines.keys()
         for name, found in before.baselines.items():
             assert torch.equal(found, after.baselines[name])
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_run_in_automatic_precision_says_which_one_was_used_and_is_named_as_before(
+    workspace, folders, checkpoint, tmp_path, monkeypatch, fast
+):
+    monkeypatch.setattr(specs, "_fast_in_bfloat16", lambda _: fast)
+    monkeypatch.setattr(specs, "_SAFE_COSINE", -2.0)
+    monkeypatch.setattr(specs, "_SAFE_LOGITS", 1e9)
+    used = "bfloat16" if fast else "float32"
+    spec = ModelSpec("torchvision", "shufflenet_v2_x0_5", checkpoint=checkpoint, class_count=2, image_size=32)
+    roles = {"bank": Role.BANK, "ood": Role.OOD}
+    datasets = [open_dataset(folders / name, name, role) for name, role in roles.items()]
+    question = ask(load_model(replace(spec, precision="auto")), datasets, workspace=workspace)
+    answered = evaluate(question, k=5, baselines=())
+    save_detector(answered, tmp_path / "a.nnguide", 5, Threshold("value", -1.0))
+    about = NNGuide.load(tmp_path / "a.nnguide").provenance
+    assert about["spec"]["precision"] == question.spec["precision"] == used
+    monkeypatch.setattr(specs, "_fast_in_bfloat16", lambda _: not fast)
+    assert load_model(spec_from_json(about["spec"])).fingerprint == about["model"]
+    named = ask(load_model(replace(spec, precision=used)), datasets, workspace=workspace)
+    assert named.run(5).id == question.run(5).id
 
 
 def assert_same_question(opened, asked):

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from nnguide_core.errors import CheckpointError, ModelError
-from nnguide_core.models import ModelSpec, architectures, load_model, specs
+from nnguide_core.errors import CancelledError, CheckpointError, DeviceError, ModelError
+from nnguide_core.models import ModelSpec, architectures, checkpoints, load_model, specs
 from nnguide_core.models.demo_network import CLASS_NAMES, DemoResNet
 
 FAMILIES = {
@@ -258,6 +258,59 @@ def test_a_batch_norm_is_no_feature_layer_and_whatever_is_suggested_instead_is_o
     for layer, width in suggested:
         features, _ = load_model(replace(spec, feature_layer=layer), "cpu").forward(images)
         assert features.shape == (2, int(width))
+
+
+@pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "squeezenet1_1"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_number_of_classes_is_that_of_the_checkpoints_head(tmp_path, architecture, prefix):
+    state = architectures.torchvision_model(architecture, class_count=7).network.state_dict()
+    torch.save({f"{prefix}{name}": tensor for name, tensor in state.items()}, tmp_path / "own.pth")
+    layer = "classifier.1" if architecture == "squeezenet1_1" else None
+    spec = ModelSpec(
+        "torchvision", architecture, checkpoint=tmp_path / "own.pth", feature_layer=layer, image_size=64
+    )
+    classifier = load_model(spec, "cpu")
+    assert (classifier.class_count, classifier.class_names) == (7, tuple("0123456"))
+    assert classifier.spec == replace(spec, class_count=7)
+
+
+@pytest.fixture
+def three(spec, tmp_path):
+    """A model with a checkpoint of three classes, which its specification does not count."""
+    state = architectures.torchvision_model(spec.architecture, class_count=3).network.state_dict()
+    torch.save(state, tmp_path / "own.pth")
+    return replace(spec, checkpoint=tmp_path / "own.pth", class_count=None)
+
+
+def test_a_checkpoint_is_opened_once_for_the_number_of_its_classes_and_its_weights(three, monkeypatch):
+    opened, open_regular = [], checkpoints.open_regular
+    monkeypatch.setattr(checkpoints, "open_regular", lambda path: opened.append(path) or open_regular(path))
+    assert load_model(three, "cpu").class_count == 3
+    assert opened == [three.checkpoint]
+
+
+def test_reading_a_checkpoint_can_be_stopped(three):
+    with pytest.raises(CancelledError):
+        load_model(three, "cpu", cancelled=lambda: True)
+
+
+def test_class_names_that_do_not_fit_the_head_are_refused_with_both_numbers(three):
+    with pytest.raises(ModelError, match=r"own\.pth has 3 classes, but 2 class names were given"):
+        load_model(replace(three, class_names=("a", "b")), "cpu")
+
+
+def test_a_checkpoint_without_the_architectures_head_is_refused_by_the_names_that_it_lacks(three):
+    torch.save({"weight": torch.ones(3, 4)}, three.checkpoint)
+    with pytest.raises(CheckpointError, match=r"own\.pth does not fit the architecture: it lacks conv1"):
+        load_model(three, "cpu")
+
+
+def test_a_device_that_is_not_here_is_refused_before_the_network_is_built(spec, monkeypatch):
+    built = []
+    monkeypatch.setitem(architectures.LIBRARIES, "torchvision", lambda *_, **__: built.append("network"))
+    with pytest.raises(DeviceError, match="no device 'cuda:99'"):
+        load_model(spec, "cuda:99")
+    assert built == []
 
 
 def test_a_checkpoint_with_other_classes_is_refused(spec, tmp_path):

@@ -368,7 +368,13 @@ def test_earlier_runs_can_be_opened_again_even_where_the_address_names_an_unknow
     assert any("model demo" in each.value and "k = " in each.value for each in fresh.text)
 
 
-def test_features_files_are_computed_and_opened(app, data):
+def test_features_files_are_computed_on_the_device_that_was_chosen_and_opened(app, data, monkeypatch):
+    from views import features_form
+
+    asked, answer = [], features_form.answer
+    monkeypatch.setattr(
+        features_form, "answer", lambda *a, device: asked.append(device) or answer(*a, device=device)
+    )
     rng = np.random.default_rng(2)
     go(app, "Own features")
     for name in ("train", "test", "street"):
@@ -380,7 +386,11 @@ def test_features_files_are_computed_and_opened(app, data):
         box = next(each for each in app.text_input if each.label == "path of a features file")
         box.set_value(str(data / f"{name}.npz"))
         next(each for each in app.button if each.label == "Add").click().run()
+    next(each for each in app.selectbox if each.label == "Device").select("cpu").run()
+    fresh = reloaded(app)
+    assert next(each for each in fresh.selectbox if each.label == "Device").value == "cpu"
     press(app, "Compute")
+    assert asked == ["cpu"]
     assert not app.error
     assert any("model own features" in each.value for each in app.text)
 

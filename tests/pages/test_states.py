@@ -2,6 +2,7 @@
 
 import re
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from nnguide_core.evaluation.plans import answer
 from nnguide_core.evaluation.questions import keep
 from nnguide_core.evaluation.tables import image_table
 from nnguide_core.jobs import Job, JobContext
-from nnguide_core.records import Role, Verdict
+from nnguide_core.records import Role, Run, Verdict
 from nnguide_core.settings import BankSettings
-from tests.synthetic import changed
+from tests.synthetic import changed, make_question
 from views.current import View
 from views.state import ImageKey, Selection
 
@@ -105,6 +106,26 @@ def test_a_page_on_own_data_names_its_run_and_has_no_error(runs, page):
     assert not app.error
     assert "model own features" in said(app, "text")
     assert "test (40), street (40)" in said(app, "text")
+
+
+@pytest.fixture(scope="module")
+def old_run():
+    """The name of a run saved before runs named their classes, as the first format wrote it."""
+    from views import resources
+
+    question = replace(make_question(), kept_classes="")
+    keep(resources.workspace(), question)
+    run = question.run(10)
+    assert run.classes == ""
+    resources.workspace().save_run(Run.from_json(run.to_json().replace('"format": 2', '"format": 1')))
+    return run.question
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_run_saved_before_runs_named_their_classes_is_opened_on_every_page(old_run, page):
+    app = shown(page, old_run)
+    assert not app.error
+    assert "model synthetic" in said(app, "text")
 
 
 ONE_SIDED = {  # run -> rule of the threshold, how many of the first query dataset it flags, what is missing
