@@ -86,12 +86,23 @@ class Farewells:
                 _LOG.error("a session that is over could not be tidied up", exc_info=looking.error)
 
     def _look_after(self, name: str, guest: _Guest, now: float) -> None:
-        if any(self._is_here(tab) for tab in tuple(guest.tabs)):
+        with self._guard:
+            tabs = frozenset(guest.tabs)
+        if any(self._is_here(tab) for tab in tabs):
             guest.seen = now
             guest.hold()
         elif now - guest.seen > self._patience and guest.goodbye():
-            with self._guard:
+            self._let_go(name, guest, tabs, now)
+
+    def _let_go(self, name: str, guest: _Guest, gone: frozenset[str], now: float) -> None:
+        """Watch a guest no more, unless a tab came back while goodbye was being said."""
+        with self._guard:
+            guest.tabs -= gone
+            if not guest.tabs:
                 del self._guests[name]
+                return
+            guest.seen = now
+            guest.hold()
 
     def _watch(self) -> None:
         while True:

@@ -129,3 +129,26 @@ def test_a_session_whose_page_was_loaded_anew_lives_as_long_as_the_new_tab(farew
     here.clear()
     farewells.look(1122)
     assert said == ["goodbye"]
+
+
+def test_a_tab_that_comes_back_while_goodbye_is_said_is_a_guest_again(farewells, here):
+    said = []
+
+    def goodbye() -> bool:
+        if not said:
+            farewells.expect("uploads", "new tab", lambda: said.append("another guest"), goodbye)
+            here.add("new tab")
+        said.append("goodbye")
+        return True
+
+    here.clear()
+    farewells.look(0)
+    farewells.expect("uploads", "tab", lambda: said.append("held") if said else None, goodbye)
+    farewells.look(1e9)
+    assert said == ["goodbye", "held"]
+    farewells.look(1e9 + 1000)
+    assert said == ["goodbye", "held", "held"]
+    here.clear()
+    farewells.look(1e9 + 2000)
+    farewells.look(1e9 + 3000)
+    assert said == ["goodbye", "held", "held", "goodbye"]
