@@ -19,7 +19,10 @@ _SAVED = "draft_saved"  # what was last written
 
 
 def restore() -> None:
-    """Fill a fresh session's forms with the draft that its address names; call it before they are shown."""
+    """Fill a fresh session's forms with the draft that its address names, before any page is shown.
+
+    From then on the session is the one that it was before the reload, and keeps its uploads.
+    """
     if state.kept(_SAVED) is not None:
         return
     if not state.draft():

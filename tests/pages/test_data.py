@@ -289,6 +289,27 @@ def test_a_reload_finds_the_draft_of_a_new_run(app, data):
     assert number(reloaded(fresh), "seed of every draw").value == 6
 
 
+def test_a_reload_of_another_page_keeps_the_session_with_its_uploads_and_the_forms(app, monkeypatch):
+    from views import resources
+
+    kept, uploads = [], resources.uploads
+    go(app, "Own images")
+    number(app, "seed of every draw").set_value(9)
+    next(each for each in app.segmented_control if each.label == "Model").set_value("own checkpoint").run()
+    app.file_uploader[0].upload("net.pth", b"weights", "application/octet-stream").run()
+    app.switch_page("app.py").run()
+    fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)
+    fresh.query_params.update(app.query_params)
+    monkeypatch.setattr(resources, "uploads", lambda session: kept.append(session) or uploads(session))
+    fresh.switch_page("pages/export.py").run()
+    assert not fresh.exception
+    session = app.session_state["nnguide.session"]
+    assert (fresh.session_state["nnguide.session"], kept) == (session, [session])
+    fresh.switch_page("pages/data.py").run()
+    assert number(fresh, "seed of every draw").value == 9
+    assert any("The uploaded net.pth is used." in each.value.replace("\\", "") for each in fresh.text)
+
+
 def test_a_draft_that_could_not_be_read_is_not_written_over(monkeypatch):
     from views import resources
 
@@ -304,7 +325,8 @@ def test_a_draft_that_could_not_be_read_is_not_written_over(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(resources.workspace(), "setting", locked)
         assert "kept it locked" in said(fresh.run())
-    fresh.run()
+    fresh.run()  # of the page alone, by the driver; a server runs the app each time
+    fresh.switch_page("app.py").run()
     assert fresh.segmented_control[0].value == "Own images"
     assert number(fresh, "seed of every draw").value == 8
 
