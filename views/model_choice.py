@@ -55,11 +55,12 @@ def choose_model() -> ModelSpec | None:
 def choose_device() -> str | None:
     """Return the device that the user chooses to compute on; None for the usual one."""
     usual = devices.describe_device(devices.choose_device())
+    names = [devices.AUTO, *devices.available_devices()]
     chosen = st.selectbox(
         "Device",
-        [devices.AUTO, *devices.available_devices()],
+        names,
         format_func=lambda name: f"Automatic: {usual}" if name == devices.AUTO else name,
-        key=state.field("device", devices.AUTO),
+        key=state.field("device", devices.AUTO, names),
         help="Where features are computed and neighbours searched. A Mac's GPU (mps) only computes features.",
     )
     return None if chosen == devices.AUTO else chosen
