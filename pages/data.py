@@ -7,7 +7,6 @@ from views.features_form import own_features
 from views.frame import cautions
 from views.job_panel import job_panel
 
-saved_draft.restore()
 new_run.take_results()
 st.title("Is this image from what the classifier was trained on?")
 view = new_run.open_run()

@@ -12,13 +12,11 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from nnguide_core.outcomes import Outcome
 
-__all__ = ["Farewells", "Goodbye", "this_tab"]
+__all__ = ["Farewells", "this_tab"]
 
 _LOG = logging.getLogger("nnguide_core.farewells")  # the log file takes what the core says
 _PAUSE = 5.0  # seconds between two looks at who is still here
 _GRACE = 5.0  # seconds more than Streamlit keeps a session whose connection was lost
-
-Goodbye = Callable[[], bool]
 
 
 @dataclass
@@ -26,7 +24,8 @@ class _Guest:
     """A session that is being watched."""
 
     tabs: set[str]  # more than one where its page was loaded anew
-    goodbye: Goodbye
+    hold: Callable[[], object]
+    goodbye: Callable[[], bool]
     seen: float  # when it was last connected, by the monotonic clock
 
 
@@ -52,10 +51,14 @@ class Farewells:
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def expect(self, name: str, tab: str, welcome: Callable[[], Goodbye]) -> None:
-        """Call welcome once for each name, and the goodbye that it returns when all the name's tabs are gone.
+    def expect(self, name: str, tab: str, hold: Callable[[], object], goodbye: Callable[[], bool]) -> None:
+        """Watch a name from its first tab on: a name that is watched already only gains the tab.
 
-        A goodbye that returns False is called again later.
+        Args:
+            name: of the session, the same for all its tabs.
+            tab: Streamlit's id of one of them.
+            hold: called at once, and at each look while a tab is here; it must not wait for anything.
+            goodbye: called once all tabs are gone for good; where it returns False, again later.
         """
         with self._guard:
             if name in self._guests:
@@ -65,7 +68,8 @@ class Farewells:
                 thread = threading.Thread(target=self._watch, name="farewells", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._guests[name] = _Guest({tab}, welcome(), time.monotonic())
+            hold()
+            self._guests[name] = _Guest({tab}, hold, goodbye, time.monotonic())
 
     def look(self, now: float) -> None:
         """See who is here, and say goodbye to those who have been gone for too long.
@@ -82,11 +86,23 @@ class Farewells:
                 _LOG.error("a session that is over could not be tidied up", exc_info=looking.error)
 
     def _look_after(self, name: str, guest: _Guest, now: float) -> None:
-        if any(self._is_here(tab) for tab in tuple(guest.tabs)):
+        with self._guard:
+            tabs = frozenset(guest.tabs)
+        if any(self._is_here(tab) for tab in tabs):
             guest.seen = now
+            guest.hold()
         elif now - guest.seen > self._patience and guest.goodbye():
-            with self._guard:
+            self._let_go(name, guest, tabs, now)
+
+    def _let_go(self, name: str, guest: _Guest, gone: frozenset[str], now: float) -> None:
+        """Watch a guest no more, unless a tab came back while goodbye was being said."""
+        with self._guard:
+            guest.tabs -= gone
+            if not guest.tabs:
                 del self._guests[name]
+                return
+            guest.seen = now
+            guest.hold()
 
     def _watch(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """Background jobs on a page: progress, pace, time left, Cancel; found again after a refresh or a restart."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ __all__ = [
     "compute_key",
     "duration",
     "job_panel",
+    "know",
+    "known",
     "offers",
     "say",
     "start_check",
@@ -103,6 +105,25 @@ def watch(job: Job[Any]) -> None:
 def say(kind: str, text: str, *, is_error: bool = False) -> None:
     """Show a sentence in the panel of a kind of jobs, until it is dismissed or another job is started."""
     state.keep(_SAID, (*state.kept(_SAID, ()), _Said(kind, text, is_error)))
+
+
+def known() -> dict[str, Any]:
+    """Return what this session waits for, was offered and was told, JSON-able; nothing where it is empty."""
+    keys = {name: list(state.kept(name, ())) for name in (_WATCHED, _SEEN, _OFFERED)}
+    said = {_SAID: [asdict(each) for each in state.kept(_SAID, ())]}
+    return {name: values for name, values in (keys | said).items() if values}
+
+
+def know(content: Mapping[str, Any]) -> None:
+    """Go on with what known returned in the session before.
+
+    Raises:
+        TypeError: the content is none of known.
+    """
+    said = tuple(_Said(**each) for each in content.get(_SAID, ()))
+    for name in (_WATCHED, _SEEN, _OFFERED):
+        state.keep(name, tuple(content.get(name, ())))
+    state.keep(_SAID, said)
 
 
 def take_finished(on_done: Mapping[str, OnDone], is_offered: Callable[[Job[Any]], bool]) -> None:

@@ -6,7 +6,6 @@ because Streamlit samples large arrays when it hashes them.
 
 import threading
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +26,7 @@ from nnguide_core.evaluation.maps import ImageMap, elsewhere, find_map
 from nnguide_core.evaluation.questions import ask_demo, open_question
 from nnguide_core.evaluation.queues import QUEUES, Places, Situation, queue
 from nnguide_core.evaluation.thumbnails import ThumbnailMaker
-from nnguide_core.evaluation.uploads import SessionUploads
+from nnguide_core.evaluation.uploads import SessionUploads, Stay
 from nnguide_core.jobs import Jobs
 from nnguide_core.logs import log_to_file
 from nnguide_core.records import Dataset, ImageRef, Run, Threshold, ThresholdKind
@@ -35,7 +34,7 @@ from nnguide_core.settings import DEFAULT_K, workspace_home
 from nnguide_core.store import Workspace
 from nnguide_core.sweep import BinnedSweep, KSweep
 from views.components.scores import BinnedScores
-from views.farewell import Farewells, Goodbye, this_tab
+from views.farewell import Farewells, this_tab
 from views.handover import Handover
 from views.map_table import MapTable
 from views.map_table import map_table as make_map_table
@@ -88,22 +87,9 @@ def jobs() -> Jobs:
 def uploads(session: str) -> SessionUploads:
     """Return the uploads of one session; they are freed once its browser is gone for good."""
     server, found = _of_server(workspace_home()), SessionUploads(workspace(), session)
-
-    def welcome() -> Goodbye:
-        held = ExitStack()
-        held.enter_context(found.held())
-
-        def goodbye() -> bool:
-            if any(found.needed_by(job.record) for job in server.jobs.all() if not job.is_over):
-                return False
-            found.release()
-            held.close()
-            return True
-
-        return goodbye
-
     if (tab := this_tab()) is not None:
-        server.farewells.expect(session, tab, welcome)
+        stay = Stay(found, server.jobs)
+        server.farewells.expect(session, tab, stay.hold, stay.goodbye)
     return found
 
 

@@ -14,12 +14,15 @@ from views.login import is_ours, owner
 __all__ = ["restore", "save"]
 
 _FIELDS = ("data_way", "bank.", "model.", "torchvision.", "timm.", "checkpoint.", "own_features.", "device")
-_KEPT = ("source", "way", "checkpoint_last", "watched_jobs")
+_KEPT = ("source", "way", "checkpoint_last")
 _SAVED = "draft_saved"  # what was last written
 
 
 def restore() -> None:
-    """Fill a fresh session's forms with the draft that its address names; call it before they are shown."""
+    """Fill a fresh session's forms with the draft that its address names, before any page is shown.
+
+    From then on the session is the one that it was before the reload, and keeps its uploads.
+    """
     if state.kept(_SAVED) is not None:
         return
     if not state.draft():
@@ -53,6 +56,7 @@ def _content() -> dict[str, Any]:
     return {
         "fields": state.fields(_FIELDS),
         "kept": {name: state.kept(name) for name in _KEPT if state.kept(name)},
+        "jobs": job_panel.known(),
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "datasets": [asdict(each) for each in state.kept("draft", ())],
         "files": [list(each) for each in state.kept("own_features", ())],
@@ -63,6 +67,7 @@ def _fill(content: Mapping[str, Any]) -> None:
     datasets = tuple(_chosen(each) for each in content["datasets"])
     files = tuple((path, name, Role(role)) for path, name, role in content["files"])
     session = str(content["session"])
+    job_panel.know(content.get("jobs", {}))
     state.keep("draft", datasets)
     state.keep("own_features", files)
     state.keep("checkpoint", None if content["checkpoint"] is None else Path(content["checkpoint"]))

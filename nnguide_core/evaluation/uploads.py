@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 from nnguide_core.datasets import from_uploads, open_dataset, store_upload
+from nnguide_core.errors import CancelledError
 from nnguide_core.evaluation.plans import Chosen, check_not_empty
 from nnguide_core.files import write_atomic
 from nnguide_core.images import image_id
-from nnguide_core.jobs import JobContext
+from nnguide_core.jobs import JobContext, Jobs
 from nnguide_core.logs import refusals_noted
 from nnguide_core.records import JobRecord, Role
 from nnguide_core.store import Workspace
 
-__all__ = ["SessionUploads"]
+__all__ = ["SessionUploads", "Stay"]
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
@@ -79,7 +80,11 @@ class SessionUploads:
         return path
 
     def held(self) -> AbstractContextManager[None]:
-        """Return a context in which no process treats the session as over; its server holds it."""
+        """Return a context in which no process treats the session as over; its server holds it.
+
+        Raises:
+            CancelledError: another process holds it.
+        """
         return self._workspace.open_session(self._session)
 
     def needed_by(self, job: JobRecord) -> bool:
@@ -89,3 +94,34 @@ class SessionUploads:
     def release(self) -> None:
         """Free what no run and no unfinished job needs, once the session is over."""
         self._workspace.release_uploads(self._session)
+
+
+class Stay:
+    """One session's stay on a server: it holds the session's uploads, and frees them at the end.
+
+    Another server of the same workspace may hold them first; then this one goes on without, and they are
+    freed by that other one.
+    """
+
+    def __init__(self, uploads: SessionUploads, jobs: Jobs) -> None:
+        self._uploads = uploads
+        self._jobs = jobs
+        self._held: ExitStack | None = None
+
+    def hold(self) -> bool:
+        """Hold the uploads without waiting for them; return whether they are held now."""
+        if self._held is None:
+            with suppress(CancelledError), ExitStack() as holding:
+                holding.enter_context(self._uploads.held())
+                self._held = holding.pop_all()
+        return self._held is not None
+
+    def goodbye(self) -> bool:
+        """Free what nobody needs; False, with nothing freed, while a job works for the session."""
+        if any(self._uploads.needed_by(job.record) for job in self._jobs.all() if not job.is_over):
+            return False
+        if self.hold() and self._held is not None:
+            self._uploads.release()
+            self._held.close()
+            self._held = None
+        return True

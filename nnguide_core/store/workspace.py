@@ -246,8 +246,12 @@ class Workspace(Rows):
         return self._cleaning.clean_up(min_age, self._needed_by_jobs(), self._is_open)
 
     def open_session(self, session: str) -> AbstractContextManager[None]:
-        """Return a lock to hold while a browser session goes on: no process frees its uploads meanwhile."""
-        return self.lock(f"session {session}")
+        """Return a lock to hold while a browser session goes on: no process frees its uploads meanwhile.
+
+        Raises:
+            CancelledError: on entering, another process holds it; nobody waits for a session to end.
+        """
+        return self.lock(f"session {session}", cancelled=lambda: True)
 
     def release_uploads(self, session: str) -> None:
         """Free what a session that is over has uploaded, as far as no run and no unfinished job needs it."""

@@ -111,6 +111,10 @@ def names(app):
     return [each.value for each in app.text_input if each.key and each.key.startswith("name.")]
 
 
+def shown(app):
+    return " ".join(each.value.replace("\\", "") for each in app.text)
+
+
 def said(app):
     return " ".join(each.value.replace("\\", "") for each in (*app.error, *app.warning, *app.info))
 
@@ -289,6 +293,58 @@ def test_a_reload_finds_the_draft_of_a_new_run(app, data):
     assert number(reloaded(fresh), "seed of every draw").value == 6
 
 
+def test_a_reload_of_another_page_keeps_the_session_with_its_uploads_and_the_forms(app, monkeypatch):
+    from views import resources
+
+    kept, uploads = [], resources.uploads
+    go(app, "Own images")
+    number(app, "seed of every draw").set_value(9)
+    next(each for each in app.segmented_control if each.label == "Model").set_value("own checkpoint").run()
+    app.file_uploader[0].upload("net.pth", b"weights", "application/octet-stream").run()
+    app.switch_page("app.py").run()
+    fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)
+    fresh.query_params.update(app.query_params)
+    monkeypatch.setattr(resources, "uploads", lambda session: kept.append(session) or uploads(session))
+    fresh.switch_page("pages/export.py").run()
+    assert not fresh.exception
+    session = app.session_state["nnguide.session"]
+    assert (fresh.session_state["nnguide.session"], kept) == (session, [session])
+    fresh.switch_page("pages/data.py").run()
+    assert number(fresh, "seed of every draw").value == 9
+    assert any("The uploaded net.pth is used." in each.value.replace("\\", "") for each in fresh.text)
+
+
+def test_a_reload_finds_the_device_the_offered_result_and_what_was_said_of_jobs(app, data):
+    from views import resources
+
+    go(app, "Own images")
+    app.selectbox(key="field.device").set_value("cpu").run()
+    job = resources.jobs().start("offered", "Computing all", lambda _: "", about={"kind": "compute"})
+    assert job.wait(SECONDS)
+    app.session_state["nnguide.page.watched_jobs"] = ("offered",)
+    add_path(app, data / "empty")
+    assert "Computing all: finished." in shown(app)
+    assert "has no image that can be read" in said(app)
+    fresh = reloaded(app)
+    assert fresh.selectbox(key="field.device").value == "cpu"
+    assert "Computing all: finished." in shown(fresh)
+    assert said(fresh).count("has no image that can be read") == 1
+    app.selectbox(key="field.device").set_value("auto").run()
+
+
+def test_a_device_that_is_gone_after_a_reload_is_left_to_choose_anew():
+    from views import resources
+
+    content = {"fields": {"data_way": "Own images", "device": "cuda:7"}, "kept": {}, "checkpoint": None}
+    content |= {"datasets": [], "files": [], "session": "a" * 32, "saved": time.time()}
+    resources.workspace().save_setting(f"draft.{'c' * 32}", content)
+    fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)
+    fresh.query_params["draft"] = "c" * 32
+    fresh.run()
+    assert not fresh.exception
+    assert fresh.selectbox(key="field.device").value == "auto"
+
+
 def test_a_draft_that_could_not_be_read_is_not_written_over(monkeypatch):
     from views import resources
 
@@ -304,7 +360,8 @@ def test_a_draft_that_could_not_be_read_is_not_written_over(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(resources.workspace(), "setting", locked)
         assert "kept it locked" in said(fresh.run())
-    fresh.run()
+    fresh.run()  # of the page alone, by the driver; a server runs the app each time
+    fresh.switch_page("app.py").run()
     assert fresh.segmented_control[0].value == "Own images"
     assert number(fresh, "seed of every draw").value == 8
 

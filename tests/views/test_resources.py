@@ -5,6 +5,7 @@ import io
 import os
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import streamlit as st
@@ -137,6 +138,43 @@ def test_a_job_whose_server_was_killed_finds_its_checkpoint_when_it_is_started_a
     assert (job.state, job.error) == (JobState.DONE, "")
     workspace.clean_up(min_age=-1.0)
     assert not plan.spec.checkpoint.exists()
+
+
+@pytest.fixture
+def two_servers(workspace, monkeypatch):
+    """Return what lets go of a session that another server holds; nobody here may wait for that."""
+
+    def wait(_):
+        pytest.fail("waits for a lock")
+
+    monkeypatch.setattr("nnguide_core.locks.time", SimpleNamespace(sleep=wait))
+    other = workspace.open_session(SESSION)
+    other.__enter__()
+    yield lambda: other.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+
+
+def test_a_session_that_another_server_holds_hinders_nobody_and_is_freed_by_the_last_that_holds_it(
+    workspace, two_servers
+):
+    path = resources.uploads(SESSION).add_file(b"weights", "own.pth")
+    resources.uploads("b0" * 16).add_file(b"weights", "own.pth")
+    end_the_session()
+    assert list(workspace.blobs.iterdir()) == [path.parents[2]]
+    two_servers()
+    resources.uploads(SESSION)
+    end_the_session()
+    assert list(workspace.blobs.iterdir()) == []
+
+
+def test_a_session_is_held_as_soon_as_another_server_lets_go_of_it(workspace, two_servers, monkeypatch):
+    farewells = resources._of_server(resources.workspace_home()).farewells
+    monkeypatch.setattr(farewells, "_is_here", lambda _: True)
+    resources.uploads(SESSION)
+    two_servers()
+    assert not workspace.is_locked(f"session {SESSION}")
+    farewells.look(time.monotonic())
+    assert workspace.is_locked(f"session {SESSION}")
 
 
 @pytest.fixture
