@@ -137,18 +137,16 @@ def test_a_zip_that_is_refused_as_a_whole_is_an_error(tmp_path, workers):
         scan_zip(tmp_path / "x.zip", "x", Role.OOD, workers=workers)
 
 
-def test_a_zip_of_nothing_but_empty_files_takes_no_line_each_in_the_log_and_no_worker_each(
-    tmp_path, workers, caplog
-):
+def test_a_zip_of_nothing_but_empty_files_takes_no_line_each_in_the_log_and_no_worker(tmp_path, caplog):
     path = tmp_path / "x.zip"
     path.write_bytes(raw_zip([RawEntry(b"%d.png" % n, b"", method=0) for n in range(2_000)]))
-    with caplog.at_level("INFO", "nnguide_core"):
+    with caplog.at_level("INFO", "nnguide_core"), Workers(1) as workers:
         dataset = open_dataset(path, workers=workers)
+        assert workers._idle == []  # the directory said enough
     assert (len(dataset.images), len(dataset.skipped)) == (0, 2_000)
     assert {each.reason for each in dataset.skipped} == {"Empty: the file has no bytes."}
     assert len(caplog.messages) == 1
     assert caplog.messages[0].endswith("(and 1,999 more of this kind)")
-    assert workers._idle == []  # the directory said enough
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.ESTALE, errno.ENOTCONN])
