@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from nnguide_core.errors import StoreError
 from nnguide_core.locks import is_locked, locked
 from nnguide_core.outcomes import Outcome
 from nnguide_core.progress import Cancelled
-from nnguide_core.records import Dataset, Features, Role, fingerprint
+from nnguide_core.records import Dataset, Features, Role, Run, fingerprint
 from nnguide_core.settings import workspace_home
 from nnguide_core.store.belongings import RunSize, belongings, run_sizes
 from nnguide_core.store.checks import mend, sound
@@ -220,9 +220,9 @@ class Workspace(Rows):
         """Return the bytes that each kind of memory takes."""
         return self._cleaning.usage()
 
-    def run_sizes(self) -> dict[str, RunSize]:
-        """Return the bytes that each run takes, by its id."""
-        return run_sizes(belongings(self._tensors, self.runs()))
+    def run_sizes(self, runs: Sequence[Run] | None = None) -> dict[str, RunSize]:
+        """Return the bytes that each run takes, by its id; None asks for every run."""
+        return run_sizes(belongings(self._tensors, self.runs() if runs is None else runs))
 
     def remove_run(self, run: str) -> int:
         """Forget a run by its full id, with the head, features, datasets and maps that no other run needs.

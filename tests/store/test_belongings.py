@@ -8,6 +8,7 @@ import pytest
 from nnguide_core.evaluation.questions import keep, open_question
 from nnguide_core.records import JobRecord, JobState, Verdict, fingerprint
 from nnguide_core.store import Workspace
+from nnguide_core.store.tensors import TensorFiles
 from tests.synthetic import make_question
 
 MODEL = fingerprint("another model")
@@ -59,6 +60,20 @@ def test_what_another_run_needs_stays_and_can_be_opened(workspace):
     assert len(open_question(workspace, part).parts) == 3
     workspace.remove_run(part.id)
     assert files(workspace) == []
+
+
+def test_a_file_that_is_deleted_while_sizes_are_counted_counts_nothing(workspace, monkeypatch):
+    run = kept(workspace, make_question())
+    before, needs = workspace.run_sizes()[run.id].bytes, TensorFiles.needs
+    (path,) = (workspace.root / "tensors" / "heads").iterdir()
+    size = path.stat().st_size
+
+    def deleted_meanwhile(files, kind, key):
+        path.unlink(missing_ok=True)
+        return needs(files, kind, key)
+
+    monkeypatch.setattr(TensorFiles, "needs", deleted_meanwhile)
+    assert workspace.run_sizes()[run.id].bytes == before - size
 
 
 def test_runs_of_one_question_share_all_of_it(workspace):
