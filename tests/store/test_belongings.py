@@ -105,6 +105,18 @@ def test_what_an_unfinished_job_needs_stays(workspace):
     assert workspace.has_features(question.model, part.dataset.fingerprint)
 
 
+def test_a_dataset_that_a_draft_lists_stays_without_its_features(workspace):
+    question = make_question()
+    run = kept(workspace, question)
+    part = question.bank
+    workspace.save_setting(
+        "draft.a", {"session": "a0", "datasets": [{"fingerprint": part.dataset.fingerprint}]}
+    )
+    workspace.remove_run(run.id)
+    assert files(workspace) == ["datasets"]
+    assert workspace.dataset(part.dataset.fingerprint) == part.dataset
+
+
 def test_the_head_of_a_network_goes_once_no_run_was_computed_with_it(workspace):
     question = make_question()
     run = kept(workspace, question)
