@@ -32,6 +32,7 @@ __all__ = [
     "Verdict",
     "current_versions",
     "fingerprint",
+    "texts_in",
 ]
 
 ThresholdKind = Literal["id_kept", "ood_caught", "value"]
@@ -259,17 +260,22 @@ class JobRecord:
     @property
     def texts(self) -> frozenset[str]:
         """Every text in about: among them the paths and fingerprints of what the job needs."""
-        found: set[str] = set()
-        left: list[Any] = [self.about]
-        while left:
-            match left.pop():
-                case str(text):
-                    found.add(text)
-                case Mapping() as content:
-                    left += content.values()
-                case list() | tuple() as values:
-                    left += values
-        return frozenset(found)
+        return texts_in(self.about)
+
+
+def texts_in(content: Any) -> frozenset[str]:
+    """Return every text among the values of something JSON-able, however deep."""
+    found: set[str] = set()
+    left: list[Any] = [content]
+    while left:
+        match left.pop():
+            case str(text):
+                found.add(text)
+            case Mapping() as mapping:
+                left += mapping.values()
+            case list() | tuple() as values:
+                left += values
+    return frozenset(found)
 
 
 def current_versions() -> dict[str, str]:

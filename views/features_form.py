@@ -14,6 +14,7 @@ from nnguide_core.paths.allowed import allowed_path
 from nnguide_core.records import Role, fingerprint
 from nnguide_core.settings import BankSettings, data_roots
 from views import draft, job_panel, resources, state
+from views.frame import errors_as_sentences
 from views.model_choice import bank_options, choose_device, class_names
 from views.text import literal
 from views.upload_memory import free
@@ -34,8 +35,10 @@ def own_features() -> None:
     """Build a run from features that were computed elsewhere."""
     st.caption(_FORMAT)
     with st.container():  # as it grows, it does not move, and thereby close, what is open below
-        _add_by_path()
-        _add_by_upload()
+        with errors_as_sentences():
+            _add_by_path()
+        with errors_as_sentences():
+            _add_by_upload()
         files = _edit()
     with st.expander("Bank and scoring"):
         settings, _ = bank_options(with_split=False)

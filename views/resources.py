@@ -71,6 +71,7 @@ THUMBNAIL_SIDE = 96  # pixels
 LARGE_SIDE = 384
 _HANDOVER = Handover()
 _HELD: WeakValueDictionary[str, Evaluation] = WeakValueDictionary()  # by question, while a session shows them
+_HOLDING = threading.Lock()  # held while what is held changes
 _OPENING = threading.Lock()  # held while the workspace is opened for the first time
 
 
@@ -116,7 +117,9 @@ def evaluation(question: str) -> Evaluation:
     """
     found = _HELD.get(question)
     if found is None:
-        found = _HELD[question] = _evaluation(question)
+        opened = _evaluation(question)
+        with _HOLDING:  # another session may have compared it meanwhile
+            found = _HELD.setdefault(question, opened)
     return found
 
 
@@ -124,13 +127,16 @@ def compared(question: str) -> Evaluation:
     """Return the same with the baselines, whose packages take seconds to import."""
     answered = evaluation(question)
     if len(answered.detectors) == 1 and not answered.without:
-        answered = _HELD[question] = _compared(question)
+        answered = _compared(question)
+        with _HOLDING:
+            _HELD[question] = answered
     return answered
 
 
 def hand_over(answered: Evaluation) -> None:
-    """Keep what a job has just computed until a page opens it."""
-    _HANDOVER.put(answered)
+    """Keep what a job has just computed until a page opens it, unless sessions show the same already."""
+    if answered.run(1).question not in _HELD:
+        _HANDOVER.put(answered)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)

@@ -16,7 +16,8 @@ def list_runs(options: Namespace) -> int:
     """Print every run with what it takes; return 0, as no file is skipped."""
     with console(options) as told:
         workspace = Workspace()
-        sizes, usage, runs = workspace.run_sizes(), workspace.usage(), workspace.runs()
+        runs = workspace.runs()  # once: a dashboard may save another run meanwhile
+        sizes, usage = workspace.run_sizes(runs), workspace.usage()
         lines = [_line(run, sizes[run.id]) for run in runs]
         if lines:
             lines.append("nnguide clean RUN ... removes runs, with all that no other run needs.")

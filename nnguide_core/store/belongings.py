@@ -1,6 +1,7 @@
 """What each run keeps in the workspace: its model's head, its datasets, their features, its maps."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def run_sizes(owned: dict[str, frozenset[Belonging]]) -> dict[str, RunSize]:
 
 def _files(tensors: TensorFiles) -> Iterable[Belonging]:
     for kind, key, path in tensors.all():
-        yield Belonging(kind, key, path, tensors.needs(kind, key), path.stat().st_size)
+        with suppress(FileNotFoundError):  # deleted meanwhile, by another process
+            yield Belonging(kind, key, path, tensors.needs(kind, key), path.stat().st_size)
 
 
 def _belongs(file: Belonging, model: str | None, run: Run) -> bool:

@@ -23,7 +23,7 @@ _DELETE_DRAFTS = (
 
 
 class Cleaning:
-    """Frees what no dataset, run, session or unfinished job needs.
+    """Frees what no dataset, run, session, draft or unfinished job needs.
 
     Args:
         root: the workspace's folder.
@@ -51,7 +51,9 @@ class Cleaning:
         aside = list_set_aside(self._root / "set-aside")
         return bool(self._known()) and not any(self._database.path.name in each.was for each in aside)
 
-    def clean_up(self, min_age: float, needed: frozenset[str], is_open: Callable[[str], bool]) -> int:
+    def clean_up(
+        self, min_age: float, needed: Callable[[str], frozenset[str]], is_open: Callable[[str], bool]
+    ) -> int:
         """Delete what nothing needs, and what killed writers left; return the bytes given back.
 
         Where rows may be missing, nothing is deleted for being unknown: where there are none at all, and for
@@ -59,7 +61,8 @@ class Cleaning:
 
         Args:
             min_age: seconds; younger files are kept, since what needs them may be saved only after them.
-            needed: fingerprints of datasets and paths of uploads that unfinished jobs need.
+            needed: fingerprints of datasets and paths of uploads that are needed when a session is over: by
+                unfinished jobs and by drafts of others.
             is_open: whether a session goes on, whose uploads are left to its own goodbye.
         """
         before = time.time() - min_age
@@ -70,8 +73,8 @@ class Cleaning:
         if self.knows_all():
             for folder in self._blobs.glob("*/"):
                 if not is_open(folder.name) and _changed(folder) < before:
-                    freed += self.release(folder.name, needed)
-            unneeded = [*self._unknown_tensors(), *self._unknown_shards(), *self._stray_uploads(needed)]
+                    freed += self.release(folder.name, needed(folder.name))
+            unneeded = [*self._unknown_tensors(), *self._unknown_shards(), *self._stray_uploads(needed(""))]
             freed += sum(_delete(path) for path in unneeded if _changed(path) < before)
         self._forget_sessions(before, is_open)
         self._forget_drafts()
@@ -79,7 +82,7 @@ class Cleaning:
         return freed + sum(_delete(path) for path in aside if _changed(path) < time.time() - _ASIDE_SECONDS)
 
     def release(self, session: str, needed: frozenset[str]) -> int:
-        """Free what a session that is over has uploaded, but for what runs and unfinished jobs need.
+        """Free what a session that is over has uploaded, but for what runs need and what is needed otherwise.
 
         Returns:
             The bytes given back.

@@ -5,7 +5,7 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -207,6 +207,15 @@ class Rows:
         """Replace a remembered value by what change makes of it; nobody else can write in between."""
         with self._database.write() as connection:
             _save_setting(connection, name, change(_setting(connection, name, default)))
+
+    def drafts(self) -> tuple[Mapping[str, Any], ...]:
+        """Return what the forms of each kept draft hold: the settings whose names begin with "draft."."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT checksum, name, json FROM settings WHERE name GLOB 'draft.*'"
+            ).fetchall()
+        found = (json.loads(text) for _, text in sound("settings", rows))
+        return tuple(each for each in found if isinstance(each, Mapping))
 
     def claim_upload(self, session: str, size: int, limit: int | None = None) -> int:
         """Count an upload against a session's allowance before it is kept; return what the session now holds.

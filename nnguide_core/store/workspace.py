@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from nnguide_core.errors import StoreError
 from nnguide_core.locks import is_locked, locked
 from nnguide_core.outcomes import Outcome
 from nnguide_core.progress import Cancelled
-from nnguide_core.records import Dataset, Features, Role, fingerprint
+from nnguide_core.records import Dataset, Features, Role, Run, fingerprint, texts_in
 from nnguide_core.settings import workspace_home
 from nnguide_core.store.belongings import RunSize, belongings, run_sizes
 from nnguide_core.store.checks import mend, sound
@@ -220,14 +220,14 @@ class Workspace(Rows):
         """Return the bytes that each kind of memory takes."""
         return self._cleaning.usage()
 
-    def run_sizes(self) -> dict[str, RunSize]:
-        """Return the bytes that each run takes, by its id."""
-        return run_sizes(belongings(self._tensors, self.runs()))
+    def run_sizes(self, runs: Sequence[Run] | None = None) -> dict[str, RunSize]:
+        """Return the bytes that each run takes, by its id; None asks for every run."""
+        return run_sizes(belongings(self._tensors, self.runs() if runs is None else runs))
 
     def remove_run(self, run: str) -> int:
         """Forget a run by its full id, with the head, features, datasets and maps that no other run needs.
 
-        The verdicts given in it stay, and what an unfinished job needs.
+        The verdicts given in it stay, what an unfinished job needs, and the datasets that a draft lists.
 
         Returns:
             The bytes given back.
@@ -235,7 +235,9 @@ class Workspace(Rows):
         owned = belongings(self._tensors, self.runs())
         alone = owned.pop(run, frozenset()).difference(*owned.values())
         self.forget_run(run)
-        return self._cleaning.remove(alone, self._needed_by_jobs())
+        listed = self._listed_in_drafts()  # a draft needs its datasets; features can be computed again
+        spared = {each for each in alone if each.kind == "datasets" and each.needs & listed}
+        return self._cleaning.remove(alone - spared, self._needed_by_jobs())
 
     def knows_all(self) -> bool:
         """Return whether what no dataset or run names is really needed by none: no row can be missing."""
@@ -243,7 +245,7 @@ class Workspace(Rows):
 
     def clean_up(self, min_age: float = _DAY) -> int:
         """Delete what no dataset or run needs, older than min_age seconds; return the bytes given back."""
-        return self._cleaning.clean_up(min_age, self._needed_by_jobs(), self._is_open)
+        return self._cleaning.clean_up(min_age, self._needed_besides, self._is_open)
 
     def open_session(self, session: str) -> AbstractContextManager[None]:
         """Return a lock to hold while a browser session goes on: no process frees its uploads meanwhile.
@@ -254,8 +256,8 @@ class Workspace(Rows):
         return self.lock(f"session {session}", cancelled=lambda: True)
 
     def release_uploads(self, session: str) -> None:
-        """Free what a session that is over has uploaded, as far as no run and no unfinished job needs it."""
-        self._cleaning.release(session, self._needed_by_jobs())
+        """Free what a session that is over uploaded, unless a run, a job or another one's draft needs it."""
+        self._cleaning.release(session, self._needed_besides(session))
 
     def clean_up_in_background(self) -> threading.Thread:
         """Clean up once a day in a thread of its own, which is returned."""
@@ -284,6 +286,14 @@ class Workspace(Rows):
     def _needed_by_jobs(self) -> frozenset[str]:
         unfinished = (job.texts for job in self.job_records() if not job.state.is_finished)
         return frozenset().union(*unfinished)
+
+    def _needed_besides(self, session: str) -> frozenset[str]:
+        """Return what unfinished jobs need and drafts list, but for the drafts of a session that is over."""
+        return self._needed_by_jobs() | self._listed_in_drafts(session)
+
+    def _listed_in_drafts(self, besides: str = "") -> frozenset[str]:
+        others = (each for each in self.drafts() if each.get("session") != besides)
+        return frozenset().union(*map(texts_in, others))
 
     def _lock_path(self, name: str) -> Path:
         return self.root / "locks" / f"{fingerprint(name)}.lock"

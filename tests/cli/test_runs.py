@@ -57,6 +57,19 @@ def test_runs_are_listed_with_their_sizes(workspace, run, capsys):
     assert listed["queries"] == ["ID 0", "OOD 0", "OOD 1"]
 
 
+@pytest.mark.usefixtures("run")
+def test_a_run_that_is_saved_while_runs_are_listed_does_not_matter(workspace, monkeypatch, capsys):
+    usage = Workspace.usage
+
+    def saved_meanwhile(listing):
+        workspace.save_run(make_question().run(7))
+        return usage(listing)
+
+    monkeypatch.setattr(Workspace, "usage", saved_meanwhile)
+    assert main(["runs"]) == 0
+    assert capsys.readouterr().out.startswith("1 run;")
+
+
 def test_a_run_is_removed_by_the_first_digits_of_its_id(workspace, run, capsys):
     size = workspace.run_sizes()[run.id].bytes
     assert main(["clean", run.id[:12], run.id, "--json"]) == 0

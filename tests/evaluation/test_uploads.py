@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pytest
@@ -69,6 +70,29 @@ def test_the_features_file_of_an_unfinished_job_outlives_its_session(workspace):
     remember(workspace, JobState.DONE, kind="features", files=[str(kept)])
     uploads.release()
     assert not uploads.folder.exists()
+
+
+def test_what_the_draft_of_another_session_lists_outlives_its_own_session(workspace):
+    uploads = SessionUploads(workspace, "a0")
+    image, checkpoint = uploads.add_file(b"pixels", "1.png"), uploads.add_file(b"weights", "net.pt")
+    images = (ImageRef(fingerprint("1"), "up", "1.png", None, str(image.relative_to(uploads.folder))),)
+    dataset = Dataset("up", Role.ID, uploads.folder, images)
+    workspace.save_dataset(dataset)
+    lists = {"datasets": [asdict(Chosen.of(dataset))], "saved": time.time()}
+    workspace.save_setting("draft.a", {**lists, "session": "a0", "checkpoint": str(checkpoint)})
+    workspace.save_setting("draft.b", {**lists, "session": "b0", "checkpoint": None})
+    workspace.save_setting("draft.none", "of no use")
+    uploads.release()
+    assert (image.exists(), checkpoint.exists()) == (True, False)
+    age(workspace.blobs, 30 * DAY)
+    workspace.clean_up()
+    assert workspace.dataset(dataset.fingerprint) == dataset
+    assert image.read_bytes() == b"pixels"
+    workspace.save_setting("draft.b", {**lists, "session": "b0", "saved": 0.0})
+    for _ in range(2):  # the draft, then what it listed
+        workspace.clean_up()
+    assert not uploads.folder.exists()
+    assert workspace.dataset(dataset.fingerprint) is None
 
 
 def test_uploads_of_an_open_session_stay_however_old_they_are(workspace):

@@ -377,6 +377,21 @@ def test_a_reload_finds_the_draft_of_features_files(app, data):
     assert [each.value for each in fresh.text_input if str(each.key).startswith("own.name.")] == ["kept"]
 
 
+def test_a_refused_features_file_is_said_and_the_others_stay_and_are_kept(app, data, monkeypatch):
+    monkeypatch.setenv("NNGUIDE_UPLOAD_LIMIT", "10")
+    go(app, "Own features")
+    (data / "first.npz").write_bytes(b"looked at when it is computed")
+    for path in (data / "first.npz", "/etc/passwd"):
+        box = next(each for each in app.text_input if each.label == "path of a features file")
+        box.set_value(str(path))
+        next(each for each in app.button if each.label == "Add").click().run()
+    assert "may be read here" in said(app)
+    app.file_uploader[0].upload("second.npz", b"x" * 11, "application/octet-stream").run()
+    assert "This session may upload 0 MB" in said(app)
+    for each in (app, reloaded(app)):
+        assert [box.value for box in each.text_input if str(box.key).startswith("own.name.")] == ["first"]
+
+
 @pytest.mark.parametrize("draft", ["f" * 32, "nonsense"])
 def test_an_address_with_an_unknown_draft_shows_empty_forms(draft):
     fresh = AppTest.from_file(str(APP), default_timeout=SECONDS)

@@ -8,6 +8,7 @@ import pytest
 from nnguide_core.evaluation.questions import keep, open_question
 from nnguide_core.records import JobRecord, JobState, Verdict, fingerprint
 from nnguide_core.store import Workspace
+from nnguide_core.store.tensors import TensorFiles
 from tests.synthetic import make_question
 
 MODEL = fingerprint("another model")
@@ -61,6 +62,20 @@ def test_what_another_run_needs_stays_and_can_be_opened(workspace):
     assert files(workspace) == []
 
 
+def test_a_file_that_is_deleted_while_sizes_are_counted_counts_nothing(workspace, monkeypatch):
+    run = kept(workspace, make_question())
+    before, needs = workspace.run_sizes()[run.id].bytes, TensorFiles.needs
+    (path,) = (workspace.root / "tensors" / "heads").iterdir()
+    size = path.stat().st_size
+
+    def deleted_meanwhile(files, kind, key):
+        path.unlink(missing_ok=True)
+        return needs(files, kind, key)
+
+    monkeypatch.setattr(TensorFiles, "needs", deleted_meanwhile)
+    assert workspace.run_sizes()[run.id].bytes == before - size
+
+
 def test_runs_of_one_question_share_all_of_it(workspace):
     question = make_question()
     one, other = kept(workspace, question, k=5), kept(workspace, question, k=7)
@@ -88,6 +103,18 @@ def test_what_an_unfinished_job_needs_stays(workspace):
     assert files(workspace) == ["datasets", "features"]
     assert workspace.dataset(part.dataset.fingerprint) == part.dataset
     assert workspace.has_features(question.model, part.dataset.fingerprint)
+
+
+def test_a_dataset_that_a_draft_lists_stays_without_its_features(workspace):
+    question = make_question()
+    run = kept(workspace, question)
+    part = question.bank
+    workspace.save_setting(
+        "draft.a", {"session": "a0", "datasets": [{"fingerprint": part.dataset.fingerprint}]}
+    )
+    workspace.remove_run(run.id)
+    assert files(workspace) == ["datasets"]
+    assert workspace.dataset(part.dataset.fingerprint) == part.dataset
 
 
 def test_the_head_of_a_network_goes_once_no_run_was_computed_with_it(workspace):

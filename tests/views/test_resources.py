@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import time
+import weakref
 from functools import partial
 from types import SimpleNamespace
 
@@ -208,3 +209,29 @@ def test_any_number_of_sessions_keep_the_runs_that_they_show(questions, monkeypa
     gc.collect()
     resources.evaluation(questions[0])  # nobody holds it, and four newer ones have been opened
     assert len(answered) == RUNS + 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_another_session_compares_while_a_run_is_opened_is_shown_to_both(questions, monkeypatch):
+    compared, opening = [], resources._evaluation
+
+    def compare_meanwhile(question):
+        opened = opening(question)
+        monkeypatch.setattr(resources, "_evaluation", opening)
+        compared.append(resources.compared(question))
+        return opened
+
+    monkeypatch.setattr(resources, "_evaluation", compare_meanwhile)
+    assert resources.evaluation(questions[0]) is compared[0]
+    assert resources.evaluation(questions[0]) is compared[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_job_computes_again_while_it_is_shown_is_let_go_of(questions):
+    shown = resources.evaluation(questions[0])
+    again = resources.evaluate(shown.question, k=1, baselines=())
+    gone = weakref.ref(again)
+    resources.hand_over(again)
+    del again
+    gc.collect()
+    assert gone() is None
