@@ -120,12 +120,6 @@ class Features:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @cached_property
-    def nonfinite(self) -> int:
-        """How many rows hold NaN or infinite features or logits."""
-        finite = self.features.isfinite().all(dim=1) & self.logits.isfinite().all(dim=1)
-        return int((~finite).sum())
-
 
 @dataclass(frozen=True)
 class Verdict:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from nnguide_core.evaluation import Part, Question
 from nnguide_core.records import Dataset, Features, ImageRef, Role, fingerprint
 from nnguide_core.settings import BankSettings
+from nnguide_core.store import Workspace
+from nnguide_core.store.workspace import StoredDataset, _dataset_key
 
 CLASSES = ("cat", "dog", "owl")
 WIDTH = 16
@@ -44,6 +46,12 @@ def changed(question: Question, name: str, **values: Tensor) -> Question:
         for part in question.parts
     ]
     return replace(question, parts=tuple(parts))
+
+
+def lose_dataset(workspace: Workspace, stored: StoredDataset) -> None:
+    """Let a dataset's images be lost, as when its file is deleted: the workspace then forgets it."""
+    workspace.remove("datasets", _dataset_key(stored.fingerprint, stored.name, stored.role))
+    assert workspace.dataset(stored.fingerprint, name=stored.name, role=stored.role) is None
 
 
 def _around(centres: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

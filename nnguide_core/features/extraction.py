@@ -59,7 +59,7 @@ def extract(
 ) -> Features:
     """Return features and logits of every image that can be read, in the dataset's order.
 
-    Rows with NaN or infinite values are kept: Features.nonfinite counts them. Running out of memory on the
+    Rows with NaN or infinite values are kept. Running out of memory on the
     device halves the batch from there on; only then may bits depend on what the device had free.
 
     Args:

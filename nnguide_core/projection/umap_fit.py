@@ -67,11 +67,6 @@ class Projection:
     settings: MapSettings
     bank: str  # fingerprint of the rows that the map was made of
 
-    @property
-    def is_sampled(self) -> bool:
-        """Whether the layout was made of a sample of the bank."""
-        return len(self.fitted) < int(self.positions.isfinite().all(dim=1).sum())
-
     def transform(
         self, queries: Tensor, progress: OnProgress | None = None, cancelled: Cancelled | None = None
     ) -> Tensor:

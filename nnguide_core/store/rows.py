@@ -246,11 +246,6 @@ class Rows:
         with self._database.read() as connection:
             return _uploaded(connection, session)
 
-    def forget_session(self, session: str) -> None:
-        """Stop counting a session's uploads."""
-        with self._database.write() as connection:
-            connection.execute("DELETE FROM uploads WHERE session = ?", (session,))
-
     def save_job(self, job: JobRecord) -> None:
         """Remember where a job stands; the latest of a key replaces those before."""
         content = {**asdict(job), "about": dict(job.about), "started": job.started.isoformat()}

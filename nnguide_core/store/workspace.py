@@ -131,13 +131,6 @@ class Workspace(Rows):
                 return dataset
         return None
 
-    def remove_dataset(self, stored: StoredDataset) -> None:
-        """Forget a dataset; what was computed from it goes with the next clean_up, unless a run needs it."""
-        key = _dataset_key(stored.fingerprint, stored.name, stored.role)
-        with self._database.write() as connection:
-            connection.execute("DELETE FROM datasets WHERE key = ?", (key,))
-        self._tensors.remove("datasets", key)
-
     def save_features(self, features: Features, extra: str = "") -> None:
         """Keep features under their model and dataset; extra tells apart what else changed them."""
         tensors, about = pack_features(features)
@@ -183,10 +176,6 @@ class Workspace(Rows):
     def load(self, kind: str, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return tensors and description, or None where there are none; an unusable file is set aside."""
         return self._tensors.load(kind, key)
-
-    def has(self, kind: str, key: str) -> bool:
-        """Return whether something is kept under the key, without judging it."""
-        return self._tensors.has(kind, key)
 
     def remove(self, kind: str, key: str) -> None:
         """Delete what is kept under the key, if anything."""

@@ -42,7 +42,7 @@ def test_a_kept_map_that_does_not_fit_is_set_aside(tmp_path, demo, places):
     other = Workspace(tmp_path)
     other.save("projections", map_key(demo), {"bank": places.bank[:-1]}, {})
     assert find_map(other, demo) is None
-    assert not other.has("projections", map_key(demo))
+    assert other.load("projections", map_key(demo)) is None
     assert len(other.all_set_aside()) == 1
 
 

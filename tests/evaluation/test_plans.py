@@ -18,6 +18,7 @@ from nnguide_core.records import Role
 from nnguide_core.settings import BankSettings
 from nnguide_core.store import Workspace
 from nnguide_core.store.tensors import TensorFiles
+from tests.synthetic import lose_dataset
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_plans_that_cannot_be_are_refused_in_a_sentence(workspace, plan, roles, 
 
 def test_a_dataset_that_is_gone_is_named(workspace, plan):
     for stored in workspace.datasets():
-        workspace.remove_dataset(stored)
+        lose_dataset(workspace, stored)
     with pytest.raises(StoreError, match="images of test are no longer kept"):
         prepared(workspace, plan)
 

@@ -18,7 +18,7 @@ from nnguide_core.models.architectures import torchvision_model
 from nnguide_core.records import Features, Role, Run, Threshold
 from nnguide_core.settings import BankSettings
 from nnguide_core.store import Workspace
-from tests.synthetic import make_question
+from tests.synthetic import lose_dataset, make_question
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_what_is_gone_is_named(workspace, gone):
     part = question.queries[-1]
     if gone == "dataset":
         stored = next(each for each in workspace.datasets() if each.fingerprint == part.dataset.fingerprint)
-        workspace.remove_dataset(stored)
+        lose_dataset(workspace, stored)
     elif gone == "features":
         for file in (workspace.root / "tensors" / "features").glob("*.safetensors"):
             file.unlink()

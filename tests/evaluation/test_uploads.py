@@ -13,6 +13,7 @@ from nnguide_core.models import ModelSpec
 from nnguide_core.records import Dataset, ImageRef, JobRecord, JobState, Role, fingerprint
 from nnguide_core.store import Workspace
 from tests.processes import fork
+from tests.synthetic import lose_dataset
 
 DAY = 24 * 3600.0
 UNFINISHED = (JobState.WAITING, JobState.RUNNING, JobState.INTERRUPTED)
@@ -137,7 +138,7 @@ def test_uploads_of_a_killed_server_go_a_day_after_the_last_of_them(workspace):
 def test_nothing_is_freed_while_rows_may_be_missing(workspace):
     path = SessionUploads(workspace, "a0").add_file(b"weights", "net.pt")
     age(workspace.blobs, 30 * DAY)
-    workspace.remove_dataset(workspace.datasets()[0])
+    lose_dataset(workspace, workspace.datasets()[0])
     workspace.clean_up()
     assert path.exists()
 

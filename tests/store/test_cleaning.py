@@ -13,6 +13,7 @@ import torch
 from nnguide_core.records import Dataset, Features, ImageRef, Role, Run, RunDataset, Threshold, fingerprint
 from nnguide_core.settings import BankSettings
 from nnguide_core.store import Workspace
+from tests.synthetic import lose_dataset
 
 DAY = 24 * 3600.0
 
@@ -52,7 +53,7 @@ def test_what_datasets_and_runs_need_stays_and_the_rest_goes(workspace):
     workspace.save_run(question)
     for stored in workspace.datasets():
         if stored.name != "kept":
-            workspace.remove_dataset(stored)
+            lose_dataset(workspace, stored)
     key = fingerprint("key")
     workspace.save("maps", key, {}, {}, needs=[question.question, in_a_run.fingerprint])
     workspace.save("plots", key, {}, {}, needs=[question.id])
@@ -63,7 +64,7 @@ def test_what_datasets_and_runs_need_stays_and_the_rest_goes(workspace):
     assert workspace.load_features("m", kept.fingerprint) is not None
     assert workspace.load_features("m", in_a_run.fingerprint) is not None
     assert workspace.load_features("m", gone.fingerprint) is None
-    assert [workspace.has(kind, key) for kind in ("maps", "plots", "notes", "banks")] == [
+    assert [workspace.load(kind, key) is not None for kind in ("maps", "plots", "notes", "banks")] == [
         True,
         True,
         True,
@@ -73,7 +74,11 @@ def test_what_datasets_and_runs_need_stays_and_the_rest_goes(workspace):
     age(workspace.root, 2 * DAY)
     workspace.clean_up()
     assert workspace.load_features("m", in_a_run.fingerprint) is None
-    assert [workspace.has(kind, key) for kind in ("maps", "plots", "notes")] == [False, False, True]
+    assert [workspace.load(kind, key) is not None for kind in ("maps", "plots", "notes")] == [
+        False,
+        False,
+        True,
+    ]
     assert workspace.clean_up() == 0
 
 
@@ -220,7 +225,7 @@ def test_nothing_goes_for_being_unknown_while_rows_may_be_missing(tmp_path, copi
 
 def test_nothing_goes_for_being_unknown_where_nothing_is_known(tmp_path):
     workspace = full_workspace(tmp_path / "w")
-    workspace.remove_dataset(workspace.datasets()[0])
+    lose_dataset(workspace, workspace.datasets()[0])
     age(workspace.root, 400 * DAY)
     before = files_of(workspace)
     assert workspace.clean_up() == 0
