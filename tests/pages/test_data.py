@@ -419,10 +419,11 @@ def test_uploaded_images_become_a_dataset_and_are_freed_with_the_session(app, ho
     app.file_uploader[0].upload("a.png", picture(np.random.default_rng(1), 9, 9), "image/png").run()
     settle(app)
     assert names(app) == ["uploaded images"]
+    session = app.session_state["nnguide.session"]  # other tests' sessions go on beside it
+    blobs = [path for path in (home / "blobs" / session).rglob("*") if path.is_file()]
+    assert len(blobs) == 1
     from nnguide_core.evaluation.uploads import SessionUploads
 
-    session = app.session_state["nnguide.session"]
-    assert len([path for path in (home / "blobs" / session).rglob("*") if path.is_file()]) == 1
     SessionUploads(resources.workspace(), session).release()
     assert not (home / "blobs" / session).exists()
 
