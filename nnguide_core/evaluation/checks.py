@@ -26,7 +26,6 @@ __all__ = [
     "ModelCard",
     "check",
     "class_cautions",
-    "unknown_labels",
 ]
 
 NO_IMAGE = "No image"  # the kind of reason of a skipped file that is none, such as notes.txt
@@ -67,7 +66,6 @@ class Check:
     skipped: tuple[tuple[str, Skipped], ...]  # dataset and file, the first thousand
     model: ModelCard | None
     problem: str  # why there is no model, in a sentence; else ""
-    unknown: Mapping[str, tuple[str, ...]]  # dataset -> its class names that the model does not know
     to_compute: int  # images without features so far
     sets_to_compute: int = 0  # datasets that they are in
     search: float = 0.0  # seconds that comparing the queries with the bank will take
@@ -104,7 +102,7 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
         classifier = load_model(plan.spec, plan.device, cancelled=context.cancelled)
     except (ModelError, DeviceError) as error:
         total = sum(len(each.images) for each in datasets)
-        return Check(found, skipped, None, str(error), {}, total)
+        return Check(found, skipped, None, str(error), total)
     card = _card(datasets[0], classifier, time.monotonic() - began, context)
     model = classifier.fingerprint
     left = [len(each.images) for each in datasets if not workspace.has_features(model, each.fingerprint)]
@@ -113,7 +111,6 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
         skipped,
         card,
         "",
-        unknown_labels(datasets, classifier.class_names),
         to_compute=sum(left),
         sets_to_compute=len(left),
         search=_search_seconds(datasets, classifier.width, exact_device(choose_device(plan.device))),
@@ -121,25 +118,12 @@ def check(workspace: Workspace, plan: Plan, context: JobContext) -> Check:
     )
 
 
-def unknown_labels(datasets: Sequence[Dataset], class_names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return which classes of the bank and the ID datasets a model does not know, by dataset."""
-    known = set(class_names)
-    missing = {
-        dataset.name: tuple(name for name in dataset.class_counts if name not in known)
-        for dataset in datasets
-        if dataset.role is not Role.OOD
-    }
-    return {name: labels for name, labels in missing.items() if labels}
-
-
 def class_cautions(datasets: Sequence[Dataset], class_names: Sequence[str]) -> list[ClassCaution]:
     """Return what to know of each bank and ID dataset that has classes which a model does not know."""
-    unknown = unknown_labels(datasets, class_names)
-    return [
-        _class_caution(dataset, unknown[dataset.name])
-        for dataset in datasets
-        if dataset.role is not Role.OOD and dataset.name in unknown
-    ]
+    known = set(class_names)
+    judged = [each for each in datasets if each.role is not Role.OOD]
+    unknown = [tuple(name for name in each.class_counts if name not in known) for each in judged]
+    return [_class_caution(dataset, names) for dataset, names in zip(judged, unknown, strict=True) if names]
 
 
 def _class_caution(dataset: Dataset, names: tuple[str, ...]) -> ClassCaution:

@@ -73,10 +73,10 @@ def test_a_dataset_of_which_the_model_knows_no_class_asks_whether_it_is_the_righ
 def test_the_time_is_that_of_loading_starting_computing_and_searching(tmp_path):
     sets = [dataset(tmp_path, "bank", Role.BANK, ["cat"])]
     card = ModelCard({}, ("cat",), (), rate=20.0, loading=3.0, starting=2.0)
-    found = Check(report(sets), (), card, "", {}, to_compute=100, sets_to_compute=2, search=4.0)
+    found = Check(report(sets), (), card, "", to_compute=100, sets_to_compute=2, search=4.0)
     assert found.feature_seconds == 2 * 2 + 100 / 20
     assert found.seconds == 3 + 9 + 4
-    unknown = Check(report(sets), (), ModelCard({}, (), (), None), "", {}, to_compute=100)
+    unknown = Check(report(sets), (), ModelCard({}, (), (), None), "", to_compute=100)
     assert unknown.seconds is None
 
 

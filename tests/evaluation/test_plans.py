@@ -161,8 +161,8 @@ def test_datasets_and_features_are_written_once_and_not_read_to_see_whether_they
 def test_a_plan_is_checked_and_computed(workspace, plan, context):
     found = check(workspace, plan, context)
     assert found.report.shared_classes == {"cat": ("cat",)}
-    assert set(found.unknown) == {"test bank", "test ID"}
-    assert found.unknown["test ID"] == ("zebra",)
+    assert [each.dataset for each in found.class_cautions] == ["test bank", "test ID"]
+    assert "(zebra)" in found.class_cautions[1].text
     assert found.model is not None
     assert len(found.model.seen) == 4
     assert found.to_compute == 15

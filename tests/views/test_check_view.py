@@ -17,7 +17,7 @@ def make_check():
 
     def make(rate, to_compute):
         card = ModelCard({}, (), (), rate, loading=3.0, starting=2.0)
-        return Check(report([]), (), card, "", {}, to_compute, sets_to_compute=bool(to_compute), search=0.2)
+        return Check(report([]), (), card, "", to_compute, sets_to_compute=bool(to_compute), search=0.2)
 
     return make
 
@@ -53,7 +53,7 @@ def shown(datasets, skipped=()):
 
         show_check(found)
 
-    found = Check(report(datasets), skipped, None, "", {}, 0)
+    found = Check(report(datasets), skipped, None, "", 0)
     app = AppTest.from_function(page, kwargs={"found": found}).run(timeout=60)
     assert not app.exception
     return app
