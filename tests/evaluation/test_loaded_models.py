@@ -28,14 +28,10 @@ from nnguide_core.store import Workspace
 
 CLASSES = ("cat", "dog")
 K = 3
-NETWORKS = {
-    "resnet18": "torchvision",
-    "mobilenet_v2": "torchvision",
-    "mobilenet_v3_small": "torchvision",
+NETWORKS = {  # those whose checkpoints are too large for the whole way on the command line
     "vit_b_32": "torchvision",
     "convnext_tiny": "torchvision",
     "mobilenetv3_small_050": "timm",  # whose head is a subclass of nn.Linear
-    "DemoResNet": "demo",
 }
 SETTINGS = {"plain": BankSettings(), "ReAct": BankSettings(react_percentile=90.0)}
 SCORING = """
@@ -136,9 +132,4 @@ def test_after_a_restart_there_are_the_same_detectors_and_numbers(answers, name:
     evaluation, again, _ = answers[name, kind]
     assert numbers(again) == numbers(evaluation)
     assert again.without == evaluation.without
-    assert set(evaluation.detectors) | set(evaluation.without) == {"NNGuide", *BASELINES}
-    assert not [reason for reason in evaluation.without.values() if "linear head" in reason]
-
-
-def test_vim_is_there_where_the_bank_is_large_enough(answers) -> None:
-    assert {"ViM", "KNN"} <= set(answers["DemoResNet", "plain"][0].detectors)
+    assert set(evaluation.detectors) == {"NNGuide", *BASELINES}
