@@ -175,8 +175,8 @@ def strangers() -> Iterator[CheckpointCase]:
     )
     yield CheckpointCase("stranger-fifo", os.mkfifo, "is not a readable file")
     yield CheckpointCase("stranger-folder", Path.mkdir, "is not a readable file")
-    yield CheckpointCase("stranger-device", lambda path: path.symlink_to("/dev/zero"), "is no file")
-    yield CheckpointCase("stranger-nowhere", lambda path: path.symlink_to("missing"), "is no file")
+    yield CheckpointCase("stranger-device", lambda path: path.symlink_to("/dev/zero"), "not a readable file")
+    yield CheckpointCase("stranger-nowhere", lambda path: path.symlink_to("missing"), "not a readable file")
     yield CheckpointCase("stranger-9-gigabytes", _sparse, "bytes; at most .* are read")
 
 

@@ -282,8 +282,8 @@ def strangers() -> Iterator[FeaturesCase]:
     yield _bytes("stranger-empty-zip", _zipped({}), "neither|holds nothing|damaged")
     yield FeaturesCase("stranger-fifo", os.mkfifo, "is not a readable file")
     yield FeaturesCase("stranger-folder", Path.mkdir, "is not a readable file")
-    yield FeaturesCase("stranger-device", lambda path: path.symlink_to("/dev/zero"), "is no file")
-    yield FeaturesCase("stranger-nowhere", lambda path: path.symlink_to("missing"), "is no file")
+    yield FeaturesCase("stranger-device", lambda path: path.symlink_to("/dev/zero"), "not a readable file")
+    yield FeaturesCase("stranger-nowhere", lambda path: path.symlink_to("missing"), "not a readable file")
 
 
 def damaged(per_file: int, seed: int = 0) -> Iterator[FeaturesCase]:

@@ -131,7 +131,9 @@ def bombs() -> Iterator[CheckpointCase]:
         "new-object": b"ccollections\nOrderedDict\n)\x81.",
     }
     for name, body in bodies.items():
-        yield pickle_case(f"bomb-{name}", b"\x80\2" + body, "holds|claims|damaged|more memory", bytes(16))
+        yield pickle_case(
+            f"bomb-{name}", b"\x80\2" + body, "holds|claims|damaged|more memory|longer than 8 s", bytes(16)
+        )
 
 
 def endless() -> Iterator[CheckpointCase]:

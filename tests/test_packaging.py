@@ -34,7 +34,11 @@ def wheel(tmp_path_factory):
 
 
 def test_every_file_of_the_core_is_installed_and_nothing_else_at_the_top(wheel):
-    ours = [path for path in (ROOT / "nnguide_core").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    ours = [
+        path
+        for path in (ROOT / "nnguide_core").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
     wanted = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in ours}
     found = {each.filename: each.file_size for each in wheel.infolist() if ".dist-info/" not in each.filename}
     assert found == wanted

@@ -29,7 +29,7 @@ _MOST_WRAPPINGS = 4  # a damaged file may hold a container that holds itself
 _MOST_PREFIXES = 8  # a name of nothing but prefixes would be copied once for each
 _UNUSED = "num_batches_tracked"  # counts training steps, in whatever type; old checkpoints lack it
 _ROOM = 2**30  # bytes, beside twice the file's own
-_SECONDS = 60.0  # of computing, and for each 50 MB of the file one more
+_SECONDS = 8.0  # of computing, and for each 50 MB of the file one more
 _BYTES_PER_SECOND = 50_000_000
 _SHOWN = 3  # names of each kind that an error lists
 

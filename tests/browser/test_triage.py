@@ -49,12 +49,19 @@ def test_a_key_pressed_twice_judges_one_image_and_undo_right_after_it_takes_it_b
     expect(page.get_by_text("This session has no verdict to take back.")).to_be_visible()
 
 
+def leave_the_note_for(page, go_to, settled, name):
+    """Follow a link as a hand does: the press leaves the field, the release follows the link later."""
+    page.get_by_label("note", exact=True).blur()
+    settled(page)
+    go_to(page, name)
+
+
 def test_a_note_is_kept_however_it_is_left(opened, settled, go_to):
     page = opened()
     tiles = page.get_by_role("option")
     for place, text, leave in (
         (5, "left for another image", lambda: tiles.nth(0).click()),
-        (6, "left for another page", lambda: go_to(page, "Scores")),
+        (6, "left for another page", lambda: leave_the_note_for(page, go_to, settled, "Scores")),
     ):
         tiles.nth(place).click()
         expect(tiles.nth(place)).to_have_attribute("aria-selected", "true")

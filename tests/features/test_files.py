@@ -322,11 +322,11 @@ def test_a_truncated_file_is_refused(save, arrays, keep):
 
 def test_a_pipe_is_refused_without_being_opened(tmp_path):
     os.mkfifo(tmp_path / "own.npz")
-    _refused(tmp_path / "own.npz", "no file that can be read")
+    _refused(tmp_path / "own.npz", "not a readable file")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    _refused(tmp_path / "own.npz", "no file that can be read")
+    _refused(tmp_path / "own.npz", "not a readable file")
 
 
 def _safetensors(path, header, data=b""):
