@@ -8,7 +8,7 @@ from PIL import Image
 
 from nnguide_core.records import Threshold
 from views.components.gallery import Tile, gallery
-from views.components.map import Card, MapPoints, MapReply, image_map, is_shown
+from views.components.map import Card, MapPoints, MapReply, image_map
 from views.components.scores import BinnedScores, Choice, Reply, scores
 from views.theme import GROUPS
 
@@ -69,7 +69,6 @@ def map_and_gallery(count):
         for row in rows
     ]
     gallery(tiles, lambda selected: selected, key="gallery")
-    is_shown("map")
 
 
 st.set_page_config(layout="wide")

@@ -14,7 +14,7 @@ from nnguide_core.projection.reading import WITHIN
 from nnguide_core.records import JobState
 from views import resources, state
 from views.bank_card import served_by
-from views.components.map import ByClass, ByValue, Card, Links, MapEvent, MapReply, image_map, is_shown
+from views.components.map import ByClass, ByValue, Card, Links, MapEvent, MapReply, image_map
 from views.current import View
 from views.frame import cautions, no_threshold, number, run_strip
 from views.map_table import MapTable
@@ -86,7 +86,6 @@ def explore(view: View, places: ImageMap, table: MapTable) -> None:
     _looked_at(view)
     _selection(view, table)
     state.write_address()
-    is_shown("map")
 
 
 def _map(view: View, places: ImageMap, table: MapTable) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from views.components.map import ByClass, ByValue, Card, Links, MapPoints, MapReply, image_map, is_shown
+from views.components.map import ByClass, ByValue, Card, Links, MapPoints, MapReply, image_map
 
 CLASSES = ("automobile", "cat <i>", "dog", "ship")
 
@@ -82,4 +82,3 @@ def show():
     chosen = st.session_state
     chosen["runs"] = chosen.get("runs", 0) + 1
     st.text(f"heard: count={chosen['count']} clicked={chosen.get('clicked')} runs={chosen['runs']}")
-    is_shown("map")

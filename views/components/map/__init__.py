@@ -30,7 +30,6 @@ __all__ = [
     "MapPoints",
     "MapReply",
     "image_map",
-    "is_shown",
 ]
 
 _CLASSES_COLORED = 8  # as many as the theme has series colours; the other classes share one
@@ -153,7 +152,6 @@ def image_map(
             },
             on_events_change=partial(_answer_hovering_alone, key),
         )
-        state.keep(f"shown.{key}", False)
         inbox = Inbox(key, result.events)
         event = _merged(inbox.events, len(points.groups))
         send_packed(f"{key}.points", _packed_points(points, f"{key}.points"))
@@ -165,18 +163,9 @@ def image_map(
     return event
 
 
-def is_shown(key: str) -> None:
-    """Tell that all that depends on the map is shown; to be called at the end of the fragment it is in."""
-    state.keep(f"shown.{key}", True)
-
-
 def _answer_hovering_alone(key: str) -> None:
-    """If there are only hover events, rerun only the fragment that answers them.
-
-    Not where they came in the middle of a run, whose rest would never be shown.
-    """
-    only_hovering = {event.name for event in Inbox(key, state.told(key)).events} == {_HOVERED}
-    if only_hovering and state.kept(f"shown.{key}"):
+    """If there are only hover events, rerun only the fragment that answers them."""
+    if {event.name for event in Inbox(key, state.told(key)).events} == {_HOVERED}:
         st.rerun(_card_key(key))
 
 
