@@ -8,7 +8,7 @@ from PIL import Image
 
 from nnguide_core.records import Threshold
 from views.components.gallery import Tile, gallery
-from views.components.map import Card, MapPoints, MapReply, image_map
+from views.components.map import MapPoints, MapReply, image_map
 from views.components.scores import BinnedScores, Choice, Reply, scores
 from views.theme import GROUPS
 
@@ -61,7 +61,7 @@ def map_and_gallery(count):
             kept["selections"] = kept.get("selections", 0) + 1
         return MapReply(kept.get("selected"))
 
-    image_map(shown, reply, Card, key="map", height=520)
+    image_map(shown, reply, key="map", height=520)
     rows = np.flatnonzero(kept.get("selected", np.zeros(0)))[:IN_GALLERY]
     turn = kept.get("selections", 0)
     tiles = [

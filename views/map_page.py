@@ -1,7 +1,6 @@
 """The parts of the map page: making the map, what it shows, and the images that are selected on it."""
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -101,9 +100,10 @@ def _map(view: View, places: ImageMap, table: MapTable) -> None:
         return MapReply(
             table.of(chosen) if chosen.images else None,
             None if query is None else _links(view, places, query),
+            None if event.hovered is None else _card(table, event.hovered),
         )
 
-    image_map(table.points, reply, partial(_card, table), key="map", coloring=_coloring(view, table, color))
+    image_map(table.points, reply, key="map", coloring=_coloring(view, table, color))
     st.caption(
         "The map locates, it never decides: scores and decisions come from the features themselves. "
         "Click an image to see its true nearest bank images, or a bank image to see how many queries it "

@@ -45,7 +45,6 @@ __all__ = [
     "set_with_verdicts",
     "start",
     "threshold",
-    "told",
     "typed",
     "with_verdicts",
     "write_address",
@@ -260,12 +259,6 @@ def fields(beginnings: tuple[str, ...]) -> dict[str, Any]:
 def typed(key: str) -> str:
     """Return what stands in the text field with this key, also in a callback; "" where there is none."""
     return str(st.session_state.get(key, ""))
-
-
-def told(key: str) -> Any:
-    """Return what the browser tells of the events in the component with this key, also in a callback."""
-    said = st.session_state.get(key)
-    return said.get("events") if isinstance(said, Mapping) else None
 
 
 def fill(name: str, value: Any) -> None:

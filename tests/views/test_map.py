@@ -93,11 +93,11 @@ def test_a_ramp_ignores_outliers_and_unknown_values():
 
 def test_several_events_come_to_the_last_of_each_kind_and_nothing_cleared_after():
     outline = {"outline": [0, 0, 1, 0, 1, 1], "hidden": [4]}
-    clicked, drawn = Event("clicked", 3), Event("polygon", outline)
-    merged = merge([clicked, Event("hovered", 4), Event("clicked", 5)], 10)
-    assert (merged.clicked, merged.cleared) == (5, False)
-    after = merge([clicked, Event("cleared", True), drawn], 10)
-    assert (after.clicked, after.cleared) == (None, True)
+    clicked, hovered, drawn = Event("clicked", 3), Event("hovered", 4), Event("polygon", outline)
+    merged = merge([hovered, clicked, Event("clicked", 5)], 10)
+    assert (merged.hovered, merged.clicked, merged.cleared) == (4, 5, False)
+    after = merge([clicked, hovered, Event("cleared", True), drawn], 10)
+    assert (after.hovered, after.clicked, after.cleared) == (4, None, True)
     assert after.polygon.tolist() == [[0, 0], [1, 0], [1, 1]]
     assert after.hidden == (4,)
 
@@ -116,7 +116,7 @@ def test_an_outline_selects_the_points_inside_that_the_legend_does_not_hide():
     "event",
     [
         Event("clicked", 10),
-        Event("clicked", -1),
+        Event("hovered", -1),
         Event("clicked", "3"),
         Event("polygon", [0, 0, 1, 0, 1, 1]),
         Event("polygon", {"outline": [0, 0, 1, 1], "hidden": []}),

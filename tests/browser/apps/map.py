@@ -42,7 +42,7 @@ def thumbnail(code):
 
 def reply(event):
     """Keep what was selected and clicked, and answer."""
-    points = made(asked())[0]
+    points, codes, scores = made(asked())
     chosen = st.session_state
     if event.cleared:
         chosen["drawn"], chosen["clicked"] = None, None
@@ -50,17 +50,16 @@ def reply(event):
         chosen["drawn"] = event
     if event.clicked is not None:
         chosen["clicked"] = event.clicked
-    drawn, clicked = chosen.get("drawn"), chosen.get("clicked")
+    chosen["hovered"] = event.hovered if event.hovered is not None else chosen.get("hovered")
+    drawn, clicked, card = chosen.get("drawn"), chosen.get("clicked"), None
+    if event.hovered is not None:
+        name = f"<img src=x onerror='window.broken=1'> {event.hovered}"
+        card = Card(
+            event.hovered, (name, f"score {scores[event.hovered]:.2f}"), thumbnail(int(codes[event.hovered]))
+        )
     selected = None if drawn is None else drawn.selected(points)
     chosen["count"] = 0 if selected is None else int(selected.sum())
-    return MapReply(selected, None if clicked is None else links(clicked))
-
-
-def card(point):
-    """Describe a point."""
-    _, codes, scores = made(asked())
-    name = f"<img src=x onerror='window.broken=1'> {point}"
-    return Card(point, (name, f"score {scores[point]:.2f}"), thumbnail(int(codes[point])))
+    return MapReply(selected, None if clicked is None else links(clicked), card)
 
 
 def links(point):
@@ -78,7 +77,6 @@ def show():
     points, codes, scores = made(asked())
     by = st.segmented_control("colour by", ["group", "score", "class"], default="group")
     coloring = {"score": ByValue("score", scores, -45.0), "class": ByClass("class", codes, CLASSES)}.get(by)
-    image_map(points, reply, card, key="map", coloring=coloring, height=520)
+    image_map(points, reply, key="map", coloring=coloring, height=520)
     chosen = st.session_state
-    chosen["runs"] = chosen.get("runs", 0) + 1
-    st.text(f"heard: count={chosen['count']} clicked={chosen.get('clicked')} runs={chosen['runs']}")
+    st.text(f"heard: count={chosen['count']} clicked={chosen.get('clicked')} hovered={chosen.get('hovered')}")

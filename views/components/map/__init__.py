@@ -1,21 +1,20 @@
 """The map of all images: up to a million points to pan, zoom, hover, click and select.
 
-Points are sent once. A box or lasso comes back as its outline; the reply is one bit per point. Hovering runs
-nothing but a fragment that answers with a card.
+Points are sent once. A box or lasso comes back as its outline; the reply is one bit per point. Call it inside
+`st.fragment`, so that hovering runs nothing but the map.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from views import state
-from views.components import legend, pack, palettes, renderer, send, send_packed
+from views.components import ignore, legend, pack, palettes, renderer, send, send_packed
 from views.components.events import Event, Inbox
 from views.components.map.polygon import points_inside
 from views.text import literal
@@ -33,7 +32,6 @@ __all__ = [
 ]
 
 _CLASSES_COLORED = 8  # as many as the theme has series colours; the other classes share one
-_HOVERED = "hovered"  # the event's name, as in component.js
 _OTHER_CLASS, _NO_CLASS = 255, 254  # codes, as in colors.js
 
 
@@ -99,6 +97,7 @@ class MapEvent:
     Where cleared comes with a polygon or a click, these came after it.
     """
 
+    hovered: int | None = None
     clicked: int | None = None
     polygon: NDArray[np.float64] | None = None  # (P, 2) the outline of a box or lasso, in map coordinates
     hidden: tuple[int, ...] = ()  # places in theme.GROUPS that the legend hid when the outline was drawn
@@ -117,12 +116,12 @@ class MapReply:
 
     selected: NDArray[np.bool_] | None = None  # (N,); the others turn grey. None: nothing is selected
     links: Links | None = None
+    card: Card | None = None  # the answer to hovered
 
 
 def image_map(
     points: MapPoints,
     reply: Callable[[MapEvent], MapReply],
-    card: Callable[[int], Card],
     *,
     key: str,
     coloring: ByValue | ByClass | None = None,
@@ -132,8 +131,8 @@ def image_map(
 
     Args:
         points: where the images lie, with their group.
-        reply: called once per run with what the user has just done; returns what to show.
-        card: called with a point that the pointer rested on for 125 ms, once per point.
+        reply: called once per run with what the user has just done; returns what to show. Hovering asks for a
+            card 125 ms after the pointer came to rest, once per point.
         key: unique on the page; also names the component's channels.
         coloring: how to colour points; None is by group.
         height: of the map in pixels, its controls not counted.
@@ -150,7 +149,7 @@ def image_map(
                 "legend": legend(GROUPS[index] for index in np.unique(points.groups)),
                 "height": height,
             },
-            on_events_change=partial(_answer_hovering_alone, key),
+            on_events_change=ignore,
         )
         inbox = Inbox(key, result.events)
         event = _merged(inbox.events, len(points.groups))
@@ -159,36 +158,7 @@ def image_map(
         answer = reply(event)
         inbox.close()
         _send_reply(answer, inbox.heard, key)
-        st.fragment(_answer_hovering, key=_card_key(key))(key, len(points.groups), card)
     return event
-
-
-def _answer_hovering_alone(key: str) -> None:
-    """If there are only hover events, rerun only the fragment that answers them."""
-    if {event.name for event in Inbox(key, state.told(key)).events} == {_HOVERED}:
-        st.rerun(_card_key(key))
-
-
-def _answer_hovering(key: str, count: int, card: Callable[[int], Card]) -> None:
-    """Send the card of the point that the pointer rests on."""
-    inbox = Inbox(_card_key(key), state.told(key))
-    hovered = [event.value for event in inbox.events if event.name == _HOVERED]
-    if hovered and _is_point(hovered[-1], count):
-        shown = card(hovered[-1])
-        header = {
-            "point": shown.point,
-            "lines": [literal(line) for line in shown.lines],
-            "heard": inbox.heard,
-        }
-        state.keep(f"last.{key}", (header, np.frombuffer(shown.image or b"", dtype=np.uint8)))
-    inbox.close()
-    # What a run does not send again is taken back.
-    if (last := state.kept(f"last.{key}")) is not None:
-        send(f"{key}.card", last[0], {"image": last[1]})
-
-
-def _card_key(key: str) -> str:
-    return f"{key}.card"
 
 
 def _merged(events: Sequence[Event], count: int) -> MapEvent:
@@ -196,9 +166,11 @@ def _merged(events: Sequence[Event], count: int) -> MapEvent:
     merged = MapEvent()
     for event in events:
         if event.name == "cleared":
-            merged = MapEvent(cleared=True)
+            merged = MapEvent(hovered=merged.hovered, cleared=True)
         elif event.name == "polygon" and (drawn := _drawn(event.value)) is not None:
             merged = replace(merged, polygon=drawn[0], hidden=drawn[1])
+        elif event.name == "hovered" and _is_point(event.value, count):
+            merged = replace(merged, hovered=event.value)
         elif event.name == "clicked" and _is_point(event.value, count):
             merged = replace(merged, clicked=event.value)
     return merged
@@ -268,3 +240,7 @@ def _send_reply(reply: MapReply, heard: int, key: str) -> None:
         arrays["to"] = reply.links.neighbors.astype(np.float32)
         arrays["far"] = reply.links.far.astype(np.uint8)
     send(f"{key}.reply", header, arrays)
+    if reply.card is not None:
+        card = reply.card
+        lines = {"point": card.point, "lines": [literal(line) for line in card.lines]}
+        send(f"{key}.card", lines, {"image": np.frombuffer(card.image or b"", dtype=np.uint8)})

@@ -198,8 +198,7 @@ class MapView {
   }
 
   /** Keep what the server says of a point, its picture included. */
-  keepCard({ point, lines, image, heard }) {
-    this.outbox.acknowledge(heard);
+  keepCard({ point, lines, image }) {
     const url = image.length ? URL.createObjectURL(new Blob([image])) : "";
     this.cards.set(point, { lines, url });
     if (this.cards.size > CARDS_KEPT) this.dropOldestCard();
