@@ -71,8 +71,9 @@ def test_a_note_is_kept_however_it_is_left(opened, settled, go_to):
     go_to(page, "Triage")
     for place, text in ((6, "left for another page"), (5, "left for another image")):
         tiles.nth(place).click()
-        expect(page.get_by_label("note", exact=True)).to_have_value(text)
+        expect(tiles.nth(place)).to_have_attribute("aria-selected", "true")
         settled(page)
+        expect(page.get_by_label("note", exact=True)).to_have_value(text)
     page.get_by_label("note", exact=True).fill("left by a key")
     page.keyboard.press("Tab")
     page.keyboard.press("6")
