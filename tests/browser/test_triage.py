@@ -81,6 +81,7 @@ def test_a_note_is_kept_however_it_is_left(opened, settled, go_to):
     settled(page)
     page.keyboard.press("u")
     expect(tiles.nth(5)).to_have_attribute("aria-selected", "true")
+    settled(page)
     expect(page.get_by_label("note", exact=True)).to_have_value("left by a key")
 
 
