@@ -117,8 +117,6 @@ def bombs() -> Iterator[CheckpointCase]:
     yield pickle_case("bomb-holds-itself", itself, "holds no tensors")
     bodies = {
         "deep-tuples": b"}X\1\0\0\0a)" + b"\x85" * 1_000_000 + b"s.",
-        "storage-of-lists": b"}X\1\0\0\0actorch.storage\nTypedStorage\n" + _laughing_lists(30) + b"\x85Rs.",
-        "size-of-lists": b"}X\1\0\0\0actorch\nSize\n" + _laughing_lists(30) + b"\x85Rs.",
         "grows-from-inside": b"}]q\0](h\0h\0eh\0h\0a.",
         "lists-filled-later": _lists_filled_later(40),
         "claims-2**40-bytes": b"}X\1\0\0\0a" + _storage(b"\x8a\6\0\0\0\0\0\1") + b"s.",
@@ -131,13 +129,11 @@ def bombs() -> Iterator[CheckpointCase]:
         "new-object": b"ccollections\nOrderedDict\n)\x81.",
     }
     for name, body in bodies.items():
-        yield pickle_case(
-            f"bomb-{name}", b"\x80\2" + body, "holds|claims|damaged|more memory|longer than 8 s", bytes(16)
-        )
+        yield pickle_case(f"bomb-{name}", b"\x80\2" + body, "holds|claims|damaged", bytes(16))
 
 
 def endless() -> Iterator[CheckpointCase]:
-    """Yield pickles that would keep their reader for years: only the limit of time ends them."""
+    """Yield pickles that would keep their reader for long, some for years: only a worker's limits end it."""
     tuples = laughing(60)
     bodies = {
         "key": b"}" + tuples + b"K\1s.",
@@ -146,8 +142,10 @@ def endless() -> Iterator[CheckpointCase]:
         "sizes-again-and-again": b"}q\0("
         + b"K\1" * 200_000
         + b"tq\1"
-        + b"ctorch\nSize\nh\1\x85R" * 500_000
+        + b"ctorch\nSize\nh\1\x85R" * 490_000
         + b".",
+        "storage-of-lists": b"}X\1\0\0\0actorch.storage\nTypedStorage\n" + _laughing_lists(30) + b"\x85Rs.",
+        "size-of-lists": b"}X\1\0\0\0actorch\nSize\n" + _laughing_lists(30) + b"\x85Rs.",
     }
     for name, body in bodies.items():
         yield pickle_case(f"endless-{name}", b"\x80\2" + body, "^Too slow", bytes(16))

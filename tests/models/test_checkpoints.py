@@ -287,9 +287,9 @@ def test_a_checkpoint_read_apart_gives_the_same_bits(state, path):
     assert _same(found, state)
 
 
-def test_a_pickle_that_takes_for_ever_is_refused_apart_and_ends(path, monkeypatch):
+@pytest.mark.parametrize("case", pickle_corpus.endless(), ids=lambda case: case.name)
+def test_a_pickle_that_takes_for_ever_is_refused_apart_and_ends(path, monkeypatch, case):
     monkeypatch.setattr(checkpoints, "_SECONDS", 1.0)
-    case = next(pickle_corpus.endless())
     case.make(path)
     with pytest.raises(CheckpointError, match=r"cannot be read. Too slow: reading it took longer than 1"):
         checkpoints.read_state(path)
