@@ -1,13 +1,15 @@
 """Names that came from outside, made safe to show and to put into a table, with nothing left out."""
 
 import unicodedata
+from collections.abc import Sequence
 
-__all__ = ["brief", "csv_safe", "visible"]
+__all__ = ["brief", "csv_safe", "listed", "visible"]
 
 # Joiners shape letters and hold emoji together; every other format character hides or reorders.
 _JOINERS = "\u200c\u200d"
 # Controls, format characters, surrogates, private and unassigned ones, line and paragraph separators.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_NAMED = 8  # names in a sentence
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", *"\uff1d\uff0b\uff0d\uff20")  # also full-width
 
 
@@ -31,6 +33,16 @@ def brief(text: str, most: int = 80) -> str:
     ('layerlayerla…', 'conv.weight')
     """
     return visible(text) if len(text) <= most else f"{visible(text[:most])}…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names with commas between them, and how many more there are.
+
+    >>> listed("abc"), listed("abcdefghij")
+    ('a, b, c', 'a, b, c, d, e, f, g, h and 2 more')
+    """
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def csv_safe(text: str) -> str:

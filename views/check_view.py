@@ -7,6 +7,7 @@ import streamlit as st
 
 from nnguide_core.datasets.report import Copies, DatasetReport
 from nnguide_core.evaluation.checks import NO_IMAGE, Check, ModelCard
+from nnguide_core.names import listed
 from nnguide_core.records import Role
 from views.draft import ROLES
 from views.job_panel import duration
@@ -16,7 +17,6 @@ from views.text import cell, counted, literal, markdown_text
 __all__ = ["show_check", "time_in_words"]
 
 _MOST = 200  # rows of a list of copies
-_NAMED = 8  # names in a sentence
 
 
 def show_check(found: Check) -> None:
@@ -40,7 +40,7 @@ def _warnings(found: Check) -> None:
             "meets itself in the bank, but its copies there make it look more typical."
         )
     for dataset, names in report.shared_classes.items():
-        _warning(f"{dataset}: {_listed(names)} is also the name of an ID class. Are these images really OOD?")
+        _warning(f"{dataset}: {listed(names)} is also the name of an ID class. Are these images really OOD?")
     for caution in found.class_cautions:
         (_error if caution.none_known else _warning)(caution.text)
     if report.conflicts:
@@ -166,8 +166,3 @@ def _error(text: str) -> None:
 
 def _warning(text: str) -> None:
     st.warning(markdown_text(text), icon=":material/warning:")
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -15,6 +15,7 @@ from nnguide_core.features import extract
 from nnguide_core.images.previews import previews
 from nnguide_core.jobs import JobContext
 from nnguide_core.models import Classifier, load_model
+from nnguide_core.names import listed
 from nnguide_core.progress import Progress
 from nnguide_core.records import Dataset, ImageRef, Role, Skipped
 from nnguide_core.store import Workspace
@@ -32,7 +33,6 @@ NO_IMAGE = "No image"  # the kind of reason of a skipped file that is none, such
 _SEEN = 4  # images whose preprocessing is shown
 _MEASURED, _BATCH = 24, 8  # images that are timed, in batches of
 _MOST_SKIPPED = 1000  # files that are named
-_NAMED = 8  # classes in a sentence
 _TRIED_BANK, _TRIED_QUERIES = 4096, 256  # rows of noise that are compared to time the search
 
 
@@ -130,7 +130,7 @@ def _class_caution(dataset: Dataset, names: tuple[str, ...]) -> ClassCaution:
     is_bank, total = dataset.role is Role.BANK, len(dataset.class_counts)
     none_known = len(names) == total
     if none_known:
-        what = f"the model knows none of its {total:,} classes ({_listed(names)})."
+        what = f"the model knows none of its {total:,} classes ({listed(names)})."
         why = "Is this the right model, or are its class names missing?"
         effect = (
             "All its images guide nevertheless."
@@ -138,18 +138,13 @@ def _class_caution(dataset: Dataset, names: tuple[str, ...]) -> ClassCaution:
             else "None of its images counts as classified rightly or wrongly."
         )
         return ClassCaution(dataset.name, dataset.role, f"{dataset.name}: {what} {why} {effect}", True)
-    what = f"the model does not know {len(names):,} of its {total:,} classes ({_listed(names)})."
+    what = f"the model does not know {len(names):,} of its {total:,} classes ({listed(names)})."
     effect = (
         "Their images guide like any other."
         if is_bank
         else "Their images count as classified neither rightly nor wrongly."
     )
     return ClassCaution(dataset.name, dataset.role, f"{dataset.name}: {what} {effect}", False)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _say(context: JobContext, step: str) -> None:

@@ -37,13 +37,13 @@ from nnguide_core.array_files import (
 from nnguide_core.errors import FeaturesFileError, ImageError
 from nnguide_core.logs import refusals_noted
 from nnguide_core.names import brief
+from nnguide_core.networks import linear
 from nnguide_core.paths.regular_files import open_regular
 from nnguide_core.progress import Cancelled
 from nnguide_core.records import Features, fingerprint
 
 __all__ = ["OwnFeatures", "judged", "load"]
 
-_HEAD = ("head_weight", "head_bias")
 _RATIO_LIMIT = 100  # bytes unpacked for each byte of the file
 _RATIO_FREE = 64 * 2**20  # bytes up to which any ratio is harmless
 _MOST_ROWS = 1_500_000  # each becomes an image of a dataset; ImageNet has 1.3 million
@@ -382,12 +382,7 @@ def _check_labels(file_name: str, labels: Tensor, classes: int) -> None:
 def _head(floats: Mapping[str, Tensor]) -> nn.Linear | None:
     if "head_weight" not in floats:
         return None
-    classes, width = floats["head_weight"].shape
-    head = nn.Linear(width, classes, bias="head_bias" in floats, device="meta").requires_grad_(False)
-    head.load_state_dict(
-        {name.removeprefix("head_"): floats[name] for name in _HEAD if name in floats}, assign=True
-    )
-    return head
+    return linear(floats["head_weight"], floats.get("head_bias"))
 
 
 def _half_of_memory() -> int:
