@@ -15,7 +15,7 @@ run: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	scripts/get_chromium.sh $(BIN)
-	$(ONE_CORE) $(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(ONE_CORE) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 explore: $(VENV)/dev.stamp
 	for round in 1 2 3 4 5; do $(BIN)/python -m pytest -m hypothesis --hypothesis-profile=explore -n 2 -q || exit; done

@@ -22,6 +22,15 @@ settings.register_profile("explore", deadline=None, suppress_health_check=_TIMEL
 settings.load_profile("same")  # --hypothesis-profile=explore comes after this and counts
 
 
+# Few tests and long ones, which go first: one of two processes would else be left alone with them at the end.
+_FIRST = ("browser/", "test_whole_way.py", "server/", "test_builds.py", "test_loaded_models.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, all others as they were."""
+    items.sort(key=lambda item: not any(name in item.path.as_posix() for name in _FIRST))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Start torch's own generator anew for each test, whichever ran before: weights are drawn from it."""

@@ -38,13 +38,14 @@ from tests.whole_way import CLASSES, FAMILIES, Family, checkpoint, write_photos
 ROOT = Path(__file__).parents[1]
 K = 5
 RULE = Threshold("id_kept", 0.9)
+ONE_SIDE = {"id": RULE, "ood": Threshold("ood_caught", 0.9)}  # how the threshold is found without the other
 SCORINGS = {
     "paper": (),
     "cosine": ("--scoring", "cosine"),
     "react": ("--react", "90"),
 }
 PAGES = ("data", "scores", "map", "triage", "export")
-SETS = {"bank": "train", "id": "val", "ood": ("strange", "mixed")}
+SETS = {"bank": ("train",), "id": ("asked/val",), "ood": ("asked/strange", "asked/mixed")}
 SCORE_ALL = """
 import sys
 from nnguide_core.cli import main
@@ -60,22 +61,23 @@ class Way:
     family: Family
     folder: Path
     model: tuple[str, ...]  # options
-    facts: Mapping[str, dict]  # scoring -> what evaluate --json printed
+    facts: Mapping[str, dict]  # scoring, or the one side that was given -> what evaluate --json printed
     workspace: Workspace
-    saved: Mapping[str, Path]  # scoring -> a detector file of the evaluation
+    saved: Mapping[str, Path]  # the same -> a detector file of the evaluation
     fitted: Mapping[str, Path]  # scoring -> what fit wrote
-    scored: Mapping[tuple[Path, str], Mapping[str, float]]  # detector file, folder -> path -> score
+    scored: Mapping[Path, Mapping[str, float]]  # detector file -> path below asked/ -> score
 
-    def answered(self, scoring: str) -> Evaluation:
+    def answered(self, name: str) -> Evaluation:
         """Open a run as the dashboard does after a restart."""
-        return evaluate(open_question(self.workspace, self._run(scoring)), k=K)
+        return evaluate(open_question(self.workspace, self._run(name)), k=K)
 
-    def address(self, scoring: str) -> dict[str, str]:
+    def address(self, name: str) -> dict[str, str]:
         """Return what opens a run on a page."""
-        return {"run": self._run(scoring).question, "k": str(K)}
+        rule = ONE_SIDE.get(name, RULE)
+        return {"run": self._run(name).question, "k": str(K), "threshold": f"{rule.kind}:{rule.level}"}
 
-    def _run(self, scoring: str) -> Run:
-        return Run.from_json(json.dumps(self.facts[scoring]["run"]))
+    def _run(self, name: str) -> Run:
+        return Run.from_json(json.dumps(self.facts[name]["run"]))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -94,11 +96,13 @@ def way(request, tmp_path_factory):
             saved[name], fitted[name] = folder / f"{name}.saved", folder / f"{name}.fitted"
             fit = ("fit", folder / "train", *model, *options, "--out", fitted[name], "--k", K, "--quiet")
             assert main([str(each) for each in fit]) == 0
+        for side in ONE_SIDE:
+            facts[side] = _evaluated(folder, model, (), {role: SETS[role] for role in ("bank", side)})
+            saved[side] = folder / f"{side}.saved"
         made = Way(family, folder, model, facts, workspace, saved, fitted, {})
-        for name in SCORINGS:
-            save_detector(made.answered(name), saved[name], K, RULE)
-        asked = [(file, name) for file in saved.values() for name in ("val", "strange", "mixed")]
-        made.scored.update(_scored(folder, [*asked, *((file, "strange") for file in fitted.values())]))
+        for name in saved:
+            save_detector(made.answered(name), saved[name], K, ONE_SIDE.get(name, RULE))
+        made.scored.update(_scored(folder, [*saved.values(), *fitted.values()]))
         yield made
         st.cache_resource.clear()
 
@@ -112,30 +116,27 @@ def _model(family, folder):
     return ("--model", family.model, "--checkpoint", str(weights), "--classes", str(folder / "classes.txt"))
 
 
-def _evaluated(folder, model, options, **sets):
-    """Return what evaluate prints as JSON; sets are those of SETS if not given, none where one is empty."""
+def _evaluated(folder, model, options, sets=SETS):
+    """Return what evaluate prints as JSON."""
     asked = []
-    for role, names in (sets or SETS).items():
-        asked += [
-            f"--{role}",
-            *(str(folder / name) for name in ([names] if isinstance(names, str) else names)),
-        ]
+    for role, names in sets.items():
+        asked += [f"--{role}", *(str(folder / name) for name in names)]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         assert main(["evaluate", *model, *asked, *options, "--k", str(K), "--json", "--quiet"]) == 0
     return json.loads(printed.getvalue())
 
 
-def _scored(folder, asked):
-    """Score folders with detector files, in one fresh process that knows no features."""
-    tables = {(file, name): folder / f"{file.name} {name}.parquet" for file, name in asked}
-    lines = [f"{file}\t{folder / name}\t--out\t{out}" for (file, name), out in tables.items()]
+def _scored(folder, files):
+    """Score all that is asked about with each detector file, in one fresh process that knows no features."""
+    tables = {file: folder / f"{file.name}.parquet" for file in files}
+    lines = [f"{file}\t{folder / 'asked'}\t--out\t{out}" for file, out in tables.items()]
     home = {**os.environ, "NNGUIDE_HOME": str(folder / "another home"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", SCORE_ALL], input="\n".join(lines), capture_output=True, text=True, env=home
     )
     assert done.returncode == 0, done.stderr
-    return {key: _scores_by_path(parquet.read_table(out)) for key, out in tables.items()}
+    return {file: _scores_by_path(parquet.read_table(out)) for file, out in tables.items()}
 
 
 def _scores_by_path(table):
@@ -169,10 +170,11 @@ def _naive_score(question, queries, row):
 @pytest.mark.parametrize("scoring", SCORINGS)
 def test_a_saved_detector_scores_in_a_fresh_process_as_it_was_evaluated(way, scoring):
     answered = way.answered(scoring)
+    expected = {}
     for judged in answered.queries:
         here = judged.scores("NNGuide", K).tolist()
-        expected = dict(zip([each.path for each in judged.images], here, strict=True))
-        assert way.scored[way.saved[scoring], judged.dataset.name] == pytest.approx(expected, rel=1e-6)
+        expected |= zip([f"{judged.dataset.name}/{each.path}" for each in judged.images], here, strict=True)
+    assert way.scored[way.saved[scoring]] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("scoring", SCORINGS)
@@ -184,8 +186,9 @@ def test_a_fitted_detector_scores_in_a_fresh_process_as_the_library_does(way, sc
     mine.fit_features(bank.features[rows], logits=bank.logits[rows], ids=fitted.bank.ids)
     queries = answered.ood[0].features
     expected = mine.predict_features(queries.features, logits=queries.logits)
-    scored = way.scored[way.fitted[scoring], "strange"]
-    assert list(scored.values()) == pytest.approx(expected.tolist(), rel=1e-6)
+    strange = [f"strange/{each.path}" for each in answered.ood[0].images]
+    scored = [way.scored[way.fitted[scoring]][path] for path in strange]
+    assert scored == pytest.approx(expected.tolist(), rel=1e-6)
 
 
 @pytest.mark.parametrize("scoring", SCORINGS)
@@ -287,6 +290,22 @@ def test_a_page_shows_the_run_of_the_command_line(way, page):
         shown = str(tables)
         for row in way.facts["paper"]["metrics"]:
             assert f"{row['auroc']['estimate']:.4f}" in shown
+
+
+@pytest.mark.parametrize("side", ONE_SIDE)
+def test_one_side_alone_goes_the_same_way_to_the_same_scores(way, side):
+    answered, both = way.answered(side), way.answered("paper")
+    assert answered.threshold(ONE_SIDE[side], K) == both.threshold(ONE_SIDE[side], K)
+    for judged in answered.queries:
+        same = next(each for each in both.queries if each.dataset.name == judged.dataset.name)
+        assert judged.scores("NNGuide", K).tolist() == same.scores("NNGuide", K).tolist()
+    assert way.scored[way.saved[side]] == pytest.approx(way.scored[way.saved["paper"]], rel=1e-6)
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("side", ONE_SIDE)
+def test_a_page_shows_one_side_alone(way, side, page):
+    assert way.answered(side).queries[0].dataset.name in _words(_shown(page, way.address(side)))
 
 
 def _shown(page, address):

@@ -12,10 +12,19 @@ from nnguide_core.errors import CancelledError, FeaturesFileError, ForbiddenPath
 from nnguide_core.evaluation import evaluate, own_features
 from nnguide_core.evaluation.own_features import OwnFile, own_question
 from nnguide_core.evaluation.questions import keep, open_question
+from nnguide_core.features import files as feature_files
 from nnguide_core.images import image_id
 from nnguide_core.records import Role
 from nnguide_core.settings import BankSettings
 from nnguide_core.store import Workspace
+from tests.trial_errands import here
+
+
+@pytest.fixture(autouse=True)
+def reading(monkeypatch, request):
+    """Read in this process, which is quicker, but for the tests of the whole and of stopping it."""
+    if not {"kept", "stopped"} & set(request.node.name.split("_")):
+        monkeypatch.setattr(feature_files, "tensors_apart", here)
 
 
 @pytest.fixture

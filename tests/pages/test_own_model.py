@@ -18,7 +18,7 @@ from tests.whole_way import CLASSES, FAMILIES, checkpoint, write_photos
 APP = Path(__file__).parents[2] / "app.py"
 SECONDS = 240  # for a job on a busy machine
 FAMILY = FAMILIES["vit"]
-ROLES = {"train": "bank", "val": "id", "strange": "ood", "mixed": "ood"}
+ROLES = {"train": "bank", "asked/val": "id", "asked/strange": "ood", "asked/mixed": "ood"}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def told(own, tmp_path_factory):
     """What the command line prints for the same question, from a workspace of its own."""
     (own / "classes.txt").write_text("\n".join(CLASSES))
     words = ["evaluate", "--model", FAMILY.model, "--checkpoint", own / "own.pth", "--json", "--quiet"]
-    words += ["--classes", own / "classes.txt", "--bank", own / "train", "--id", own / "val"]
-    words += ["--ood", own / "strange", own / "mixed"]
+    words += ["--classes", own / "classes.txt", "--bank", own / "train", "--id", own / "asked" / "val"]
+    words += ["--ood", own / "asked" / "strange", own / "asked" / "mixed"]
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setenv("NNGUIDE_HOME", str(tmp_path_factory.mktemp("command line")))

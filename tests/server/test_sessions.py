@@ -10,6 +10,7 @@ from nnguide_core.store import Workspace
 
 COUNT = 4
 PATIENCE = 60  # seconds
+# Each test uploads a picture of its own: one that another session's draft lists would be kept for that one.
 
 
 def uploaded(server):
@@ -43,7 +44,7 @@ def test_each_session_has_its_own_k_threshold_image_and_selection_and_verdicts_a
 def test_uploads_outlive_a_lost_connection_and_are_freed_when_the_session_is_over(server, run, opened):
     async def journey():
         session = await opened()
-        await upload(session, "photo.png", picture(0))
+        await upload(session, "photo.png", picture(2**31))
         assert len(uploaded(server)) == 1
         before = session.id
         await session.close()
@@ -62,7 +63,7 @@ def test_uploads_outlive_a_lost_connection_and_are_freed_when_the_session_is_ove
 def test_a_session_that_clears_the_caches_takes_nothing_from_another(server, run, opened):
     async def journey():
         session, other = await opened(), await opened()
-        await upload(session, "photo.png", picture(1))
+        await upload(session, "photo.png", picture(2**31 + 1))
         await other.send(BackMsg(clear_cache=True))
         await other.rerun()
         await asyncio.sleep(12)
