@@ -10,7 +10,8 @@ from nnguide_core.store import Workspace
 
 COUNT = 4
 PATIENCE = 60  # seconds
-# Each test uploads a picture of its own: one that another session's draft lists would be kept for that one.
+# Pictures that no other test uploads or has in a folder: what another session's draft lists is kept for it.
+MINE, HERS = picture(2**31), picture(2**31 + 1)
 
 
 def uploaded(server):
@@ -41,37 +42,32 @@ def test_each_session_has_its_own_k_threshold_image_and_selection_and_verdicts_a
     assert "Traceback" not in server.log.read_text()
 
 
-def test_uploads_outlive_a_lost_connection_and_are_freed_when_the_session_is_over(server, run, opened):
+def test_uploads_outlive_a_lost_connection_and_cleared_caches_and_are_freed_when_their_session_is_over(
+    server, run, opened
+):
     async def journey():
-        session = await opened()
-        await upload(session, "photo.png", picture(2**31))
-        assert len(uploaded(server)) == 1
+        session, another, third = await opened(), await opened(), await opened()
+        await upload(session, "photo.png", MINE)
+        await upload(another, "photo.png", HERS)
+        assert len(uploaded(server)) == 2
         before = session.id
         await session.close()
+        await third.send(BackMsg(clear_cache=True))
+        await third.rerun()
         await asyncio.sleep(1.5)
         await session.open(resume=before)
         await asyncio.sleep(15)
         assert session.id == before
-        assert len(uploaded(server)) == 1
-        assert "images: 1" in session.texts()
+        assert len(uploaded(server)) == 2
+        await another.rerun()
+        for each in (session, another):
+            assert "images: 1" in each.texts()
         await session.close()
-        assert await until(lambda: not uploaded(server))
-
-    run(journey())
-
-
-def test_a_session_that_clears_the_caches_takes_nothing_from_another(server, run, opened):
-    async def journey():
-        session, other = await opened(), await opened()
-        await upload(session, "photo.png", picture(2**31 + 1))
-        await other.send(BackMsg(clear_cache=True))
-        await other.rerun()
-        await asyncio.sleep(12)
-        assert len(uploaded(server)) == 1
-        await session.rerun()
-        assert "images: 1" in session.texts()
-        await session.close()
-        await other.close()
+        assert await until(lambda: len(uploaded(server)) == 1)
+        await another.rerun()
+        assert "images: 1" in another.texts()
+        await another.close()
+        await third.close()
         assert await until(lambda: not uploaded(server))
 
     run(journey())
