@@ -213,6 +213,17 @@ def test_a_worker_that_the_system_refuses_is_an_error_in_words_and_leaves_no_han
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_a_thread_that_cannot_be_started_is_what_is_told_and_the_next_map_works(monkeypatch):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    with Workers(1) as workers:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+            patch.setattr(threading.Thread, "start", refused)
+            list(workers.map_ordered(square, [1]))
+        assert list(workers.map_ordered(square, [3])) == [9]
+
+
 def test_a_worker_that_never_starts_is_given_up(monkeypatch):
     monkeypatch.setattr(worker_process, "_BOOT", "import time; time.sleep(600)")
     monkeypatch.setattr(worker_process, "_START_SECONDS", 0.2)
