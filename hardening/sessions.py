@@ -71,8 +71,12 @@ class Visitor:
         await self.open_again(self.image)
 
     async def set_k(self, k: int) -> None:
-        """Move the sliders of the score board."""
+        """Open the scores and move the sliders."""
         await self.session.go("scores")
+        await self.move_k(k)
+
+    async def move_k(self, k: int) -> None:
+        """Move the sliders of the score board, which is shown."""
         choice = {"k": k, "kind": "id_kept", "level": self.level, "threshold": 0.0}
         await self.session.tell("nnguide_scores", "choice", choice)
 

@@ -6,7 +6,6 @@ history?
 
 import asyncio
 import io
-import random
 import tempfile
 import time
 import zipfile
@@ -18,7 +17,7 @@ import numpy as np
 
 from hardening.client import Session
 from hardening.server import Server, serve
-from hardening.sessions import Visitor, interact, make_map, together, until
+from hardening.sessions import Visitor, make_map, together, until
 from hardening.table import Row, must_be_zero
 from nnguide_core.logs import log_path
 from tests.zip_corpus import two_records
@@ -28,7 +27,7 @@ __all__ = ["rows"]
 ENTRIES = 5_000_000  # of an npz and of a pth of 270 MB
 EMPTY = 100_000  # files in a zip
 ROWS = 400_000  # of a features file that is read to its end before it is refused
-_ALONE = 40  # interactions of the other session before anything is uploaded
+_ALONE = 30  # turns of the other session before anything is uploaded
 _MOST_WAIT = 1.0  # seconds, 95th percentile
 _MOST_KEPT = 200.0  # MB
 _MOST_LINES = 40
@@ -47,7 +46,7 @@ async def _rows(server: Server) -> list[Row]:
     await make_map(server.url)
     (other,) = await together(server.url, 1)
     log = log_path(server.log.parent / "workspace")
-    alone = [await _seconds(other, random.Random(turn)) for turn in range(_ALONE)]  # noqa: S311 - no secret
+    alone = [each for turn in range(_ALONE) for each in await _waits(other, turn)]
     await _give_features(server.url, "small.npz", _unreadable_features(100))  # what the first one loads stays
     before, history, size = server.memory, log.read_text(), log.stat().st_size
     result: list[Row] = []
@@ -55,10 +54,10 @@ async def _rows(server: Server) -> list[Row]:
         uploading = asyncio.create_task(give(server.url, name, data()))
         waits: list[float] = []
         while not uploading.done():
-            waits.append(await _seconds(other, random.Random(len(waits))))  # noqa: S311 - no secret
+            waits += await _waits(other, len(waits))
         took = await uploading
         p95 = float(np.quantile(waits, 0.95))
-        note = f"{len(waits)} interactions; refused {took:.0f} s after its upload began"
+        note = f"{len(waits)} waits; refused {took:.0f} s after its upload began"
         result.append(Row("waiting", f"p95 beside {name}", p95, most=_MOST_WAIT, unit="s", note=note))
     await asyncio.sleep(2)
     text = log.read_text()
@@ -74,11 +73,19 @@ async def _rows(server: Server) -> list[Row]:
     ]
 
 
-async def _seconds(other: Visitor, chance: random.Random) -> float:
-    """Return how long the other session waits for one of the things that a user does."""
+async def _waits(other: Visitor, turn: int) -> list[float]:
+    """Have the other session open a page and, on the scores, move k; return how long each took."""
+    page = ("scores", "triage", "scores", "map", "scores", "export")[turn % 6]
+    waits = [await _seconds(other.session.go(page))]
+    if page == "scores":
+        waits.append(await _seconds(other.move_k(1 + turn % 100)))
+    return waits
+
+
+async def _seconds(work: Coroutine[Any, Any, None]) -> float:
     await asyncio.sleep(0.05)
     began = time.monotonic()
-    await interact(other, chance.random())
+    await work
     return time.monotonic() - began
 
 

@@ -214,13 +214,14 @@ def test_a_worker_that_the_system_refuses_is_an_error_in_words_and_leaves_no_han
 
 
 def test_a_thread_that_cannot_be_started_is_what_is_told_and_the_next_map_works(monkeypatch):
-    def refused(thread):
+    def refused(_):
         raise RuntimeError("can't start new thread")
 
     with Workers(1) as workers:
-        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+        with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refused)
-            list(workers.map_ordered(square, [1]))
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                list(workers.map_ordered(square, [1]))
         assert list(workers.map_ordered(square, [3])) == [9]
 
 

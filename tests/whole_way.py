@@ -49,19 +49,20 @@ def checkpoint(family: Family, folder: Path) -> Path | None:
 
 
 def write_photos(folder: Path, per_class: int) -> None:
-    """Write train/ and asked/val/ with a folder per class, and two OOD sets beside val, one with ID images."""
+    """Write train/ and asked/val/ with a folder per class, and two OOD sets beside val; one has ID images."""
     rng = np.random.default_rng(17)
     for split, count in (("train", per_class), ("asked/val", 5)):
         for label, name in enumerate(CLASSES):
             for row in range(count):
                 _write(folder / split / name / f"{row:03}", _pattern(rng, label), row)
+    asked = folder / "asked"
     for row in range(8):
-        _write(folder / "asked" / "strange" / f"{row:03}", rng.integers(0, 255, (40, 52, 3), dtype=np.uint8), row)
+        _write(asked / "strange" / f"{row:03}", rng.integers(0, 255, (40, 52, 3), dtype=np.uint8), row)
     for row in range(3):
-        _write(folder / "asked" / "mixed" / f"{row:03}", rng.integers(0, 99, (33, 47, 3), dtype=np.uint8), row)
+        _write(asked / "mixed" / f"{row:03}", rng.integers(0, 99, (33, 47, 3), dtype=np.uint8), row)
     for name in CLASSES:
-        original = next((folder / "asked" / "val" / name).glob("000.*"))
-        (folder / "asked" / "mixed" / f"copy of a {name}{original.suffix}").write_bytes(original.read_bytes())
+        original = next((asked / "val" / name).glob("000.*"))
+        (asked / "mixed" / f"copy of a {name}{original.suffix}").write_bytes(original.read_bytes())
 
 
 def _pattern(rng: np.random.Generator, label: int) -> np.ndarray:
