@@ -76,8 +76,8 @@ def auroc_interval(id_scores: Scores, ood_scores: Scores, confidence: float = DE
     then DeLong's variance is mixed with the exponential one; where every pair compares alike (AUROC 0 or 1,
     or all scores equal), DeLong's is 0 and the exponential one is used alone.
 
-    Simulated at AUROC 0.88 to 0.995 with 50 to 200 images a side, a 95 % interval covers 93 to 97 % for
-    scores with long tails and 94 to 99 % for normal ones, the most where AUROC is nearest to 1.
+    Simulated with 50 to 200 images a side, a 95 % interval covers 94 to 97 % at AUROC 0.80 to 0.975, and 95
+    to 99 % at 0.995.
 
     Raises:
         UndefinedMetricError: a side has fewer than two scores, or one that is not finite.
@@ -98,12 +98,14 @@ def auroc_difference(
 ) -> Difference:
     """Return how much better a first detector separates the same images than a second.
 
-    The bounds come from both detectors' intervals and from DeLong's correlation of the two AUROCs. Where
-    their difference has no spread (both perfect, say), the correlation cannot be estimated, and they count
-    as independent. The p-value is 1 minus the confidence of the widest interval that excludes 0.
+    The bounds come from both detectors' intervals and from DeLong's correlation of the two AUROCs, as Zou and
+    Donner's do, but what both share moves both in the same direction: theirs are up to three times as wide
+    for detectors that agree on most images. Where the difference has no spread (both perfect, say), the
+    correlation cannot be estimated, and they count as independent. The p-value is 1 minus the confidence of
+    the widest interval that excludes 0.
 
-    Simulated at AUROC 0.88 to 0.995 with 50 to 200 images a side, a 95 % interval covers 93 to 98 %, and
-    more where both AUROCs lie near 1: up to 100 % at 0.995, where nearly all of few images are ranked right.
+    Simulated with 50 to 200 images a side, a 95 % interval covers 94 to 97 % at AUROC 0.88 to 0.975, 94 to
+    99 % at 0.995, 96 to 98 % for the demo's photos and 89 to 94 % for its noise, 100 images alike.
 
     Args:
         first_id: the first detector's scores of N ID images, (N,).
@@ -153,9 +155,10 @@ def id_flagged_interval(
     among them; the true share of ID above it then follows a beta distribution. The bounds are quantiles of
     random draws from both, and always contain the share found.
 
-    Simulated at AUROC 0.88 to 0.995 with 50 to 200 images a side, a 95 % interval covers 93 to 99 %, the
-    most at shares near 0. Coverage is lower where the true share is far below one image, as for long tails
-    at AUROC 0.995 (0.03 % of 50 images): 89 %, with the other intervals above the truth.
+    Simulated with 50 to 200 images a side, a 95 % interval covers 93 to 99 % at AUROC 0.80 to 0.995, the most
+    at shares near 0. It covers less where the true share is far below one image, as for long tails at AUROC
+    0.995 (0.03 % of 50 images): 88 %, with the other intervals above the truth; and 92 % for the demo's noise,
+    100 images alike.
 
     Raises:
         UndefinedMetricError: a side is empty or holds a score that is not finite.
@@ -262,10 +265,18 @@ def _bound(area: _Area, errors: float, end: float) -> float:
 
 
 def _below(first: _Area, second: _Area, shared: float, errors: float) -> float:
-    """Return how far below its estimate the difference first - second may lie."""
-    down = first.estimate - _bound(first, errors, 0.0)
-    up = _bound(second, errors, 1.0) - second.estimate
-    return math.sqrt(max(0.0, down * down - 2 * shared * down * up + up * up))
+    """Return how far below its estimate the difference first - second may lie.
+
+    Each AUROC strays by a part that it shares with the other, in the same direction if shared is above 0, and
+    by a part of its own, which counts towards a smaller difference.
+    """
+    (down, second_down), (up_of_first, up) = (
+        [abs(each.estimate - _bound(each, errors, end)) for each in (first, second)] for end in (0.0, 1.0)
+    )
+    if shared < 0.0:
+        second_down, up_of_first = up, down
+    own = (1 - shared * shared) * (down * down + up * up)
+    return math.sqrt((own + (down - shared * second_down) ** 2 + (up - shared * up_of_first) ** 2) / 2)
 
 
 def _p_value(first: _Area, second: _Area, shared: float, estimate: float) -> float:

@@ -148,7 +148,9 @@ def endless() -> Iterator[CheckpointCase]:
         "size-of-lists": b"}X\1\0\0\0actorch\nSize\n" + _laughing_lists(30) + b"\x85Rs.",
     }
     for name, body in bodies.items():
-        yield pickle_case(f"endless-{name}", b"\x80\2" + body, "^Too slow", bytes(16))
+        # What comes first depends on the machine: every size found stays in memory.
+        limit = "^Too (slow|large)" if name == "sizes-again-and-again" else "^Too slow"
+        yield pickle_case(f"endless-{name}", b"\x80\2" + body, limit, bytes(16))
 
 
 def doubles() -> Iterator[CheckpointCase]:

@@ -74,6 +74,21 @@ def test_a_difference_near_1_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.93 <= covered / 200 <= 0.99
 
 
+def test_a_difference_of_detectors_that_agree_on_most_images_is_no_wider_than_it_must_be() -> None:
+    generator = np.random.default_rng(8)
+    shifts = [math.sqrt(2) * NormalDist().inv_cdf(truth) for truth in (0.94, 0.935)]
+    covered = 0
+    for _ in range(400):
+        inside, outside = generator.normal(size=(2, 100)), generator.normal(size=(2, 100))
+        first, second = (
+            (math.sqrt(0.995) * inside[0] + math.sqrt(0.005) * sign * inside[1],
+             math.sqrt(0.995) * outside[0] + math.sqrt(0.005) * sign * outside[1] + shift)
+            for sign, shift in zip((1, -1), shifts, strict=True)
+        )  # fmt: skip
+        covered += held(intervals.auroc_difference(*first, *second), 0.94 - 0.935)
+    assert 0.93 <= covered / 400 <= 0.98
+
+
 def test_both_shares_hold_the_truth_as_often_as_they_say() -> None:
     generator = np.random.default_rng(7)
     # With normal scores of one spread a threshold that catches 95 % of OOD flags so much of ID, and the
@@ -123,7 +138,10 @@ def test_a_difference_is_bounded_by_both_intervals_and_their_correlation(
     shared = (sum(variances) - of_gap) / 2 / math.sqrt(variances[0] * variances[1])
     found = intervals.auroc_difference(*ours, *theirs)
     down, up = first.estimate - first.low, second.high - second.estimate
-    below = math.sqrt(max(0.0, down**2 - 2 * shared * down * up + up**2))
+    with_down = second.estimate - second.low if shared > 0 else up
+    with_up = first.high - first.estimate if shared > 0 else down
+    apart = (1 - shared**2) * (down**2 + up**2)
+    below = math.sqrt((apart + (down - shared * with_down) ** 2 + (up - shared * with_up) ** 2) / 2)
     assert found.estimate == pytest.approx(first.estimate - second.estimate)
     assert found.low == pytest.approx(max(-1.0, found.estimate - below), abs=1e-6)
     mirrored = intervals.auroc_difference(*theirs, *ours)

@@ -287,11 +287,11 @@ def test_a_checkpoint_read_apart_gives_the_same_bits(state, path):
     assert _same(found, state)
 
 
-@pytest.mark.parametrize("case", pickle_corpus.endless(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", list(pickle_corpus.endless()), ids=lambda case: case.name)
 def test_a_pickle_that_takes_for_ever_is_refused_apart_and_ends(path, monkeypatch, case):
     monkeypatch.setattr(checkpoints, "_SECONDS", 1.0)
     case.make(path)
-    with pytest.raises(CheckpointError, match=r"cannot be read. Too slow: reading it took longer than 1"):
+    with pytest.raises(CheckpointError, match=rf"cannot be read. {case.expected[1:]}: reading it "):
         checkpoints.read_state(path)
 
 
