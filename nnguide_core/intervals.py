@@ -157,7 +157,7 @@ def id_flagged_interval(
 
     Simulated with 50 to 200 images a side, a 95 % interval covers 93 to 99 % at AUROC 0.80 to 0.995, the most
     at shares near 0. It covers less where the true share is far below one image, as for long tails at AUROC
-    0.995 (0.03 % of 50 images): 88 %, with the other intervals above the truth; and 92 % for the demo's noise,
+    0.995 (0.03 % of 50 images), where 88 % hold it and the others lie above; and 92 % for the demo's noise,
     100 images alike.
 
     Raises:
