@@ -6,6 +6,7 @@ __all__ = ["is_out_of_memory"]
 
 _WORDS = (
     "can't allocate memory",  # torch's allocator for CPUs
+    "Cannot allocate memory",  # the system, asked to map a file
     "not enough memory",
     "out of memory",  # CUDA's driver
     "ALLOC_FAILED",  # cuBLAS and cuDNN
