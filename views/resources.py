@@ -164,13 +164,13 @@ def sweep(question: str) -> KSweep:
     return _counted_scores(question).pooled
 
 
-@st.cache_resource(show_spinner=False, max_entries=32)
+@st.cache_resource(show_spinner=False, max_entries=256)
 def own_metrics(question: str, k: int) -> list[MetricsRow]:
     """Return NNGuide's metrics on every OOD dataset."""
     return metrics_table(evaluation(question), k, (NNGUIDE,))
 
 
-@st.cache_resource(show_spinner=False, max_entries=32)
+@st.cache_resource(show_spinner=False, max_entries=256)
 def metrics(question: str, k: int) -> list[MetricsRow]:
     """Return every detector's metrics on every OOD dataset; k matters to NNGuide alone."""
     mine = own_metrics(question, k)
@@ -178,20 +178,20 @@ def metrics(question: str, k: int) -> list[MetricsRow]:
     return [row for own in mine for row in (own, *(each for each in others if each.dataset == own.dataset))]
 
 
-@st.cache_resource(show_spinner="Comparing the detectors", max_entries=8)
+@st.cache_resource(show_spinner="Comparing the detectors", max_entries=256)
 def differences_from_baselines(question: str, k: int) -> list[DifferenceRow]:
     """Return how much better NNGuide separates than each baseline."""
     return differences(compared(question), k)
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=False, max_entries=32)
 def queues(question: str, k: int, threshold: float) -> dict[str, Places]:
     """Return the rows of every queue of images that are worth a look; no verdict changes them."""
     situation = Situation(evaluation(question), k, threshold)
     return {name: queue(name, situation) for name in QUEUES}
 
 
-@st.cache_resource(show_spinner=False, max_entries=32)
+@st.cache_resource(show_spinner=False, max_entries=256)
 def thresholds(question: str, kind: ThresholdKind, level: float) -> Tensor:
     """Return the threshold that a rule gives for every k, (k_max,) float32; see explanation."""
     return thresholds_over_k(evaluation(question), Threshold(kind, level))
