@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,3 +178,14 @@ def test_shipped_and_recomputed_features_give_the_same_scores(shipped, recompute
     ours = _guided_scores(shipped["bank"], shipped[name], k=10)
     again = _guided_scores(recomputed["bank"], recomputed[name], k=10)
     torch.testing.assert_close(ours, again, rtol=1e-3, atol=1e-3)
+
+
+def test_its_images_are_read_where_a_link_leads_to_the_package(tmp_path):
+    (tmp_path / "linked").symlink_to(Path(__file__).parents[1])
+    code = (
+        "from nnguide_core.datasets import read_bytes; from nnguide_core.demo import demo_datasets; "
+        "each = demo_datasets()['bank']; print(read_bytes(each, each.images[0])[1:4])"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "linked")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "b'PNG'", done.stderr
