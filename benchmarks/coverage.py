@@ -5,8 +5,9 @@ python -m benchmarks.coverage [--replicates N]
 Each cell is the share of replicates whose interval holds the truth, and in brackets the shares of those that
 lie wholly above it and wholly below it, in percent. Normal scores have the same spread on both sides;
 exponential ones have a long tail of ID images that look like OOD. The second detector of a difference shares
-half of its variance with the first and has the next lower AUROC. The demo's scores are drawn with replacement
-from its images, whose own numbers are the truth; its second detector is Energy.
+half of its variance with the first and has the next lower AUROC. With "few misses" both err on the same 3 %
+of ID images alone. The demo's scores are drawn with replacement from its images, whose own numbers are the
+truth; its second detector is Energy.
 """
 
 import argparse
@@ -92,7 +93,7 @@ def _held(found: Iterable[Interval | Difference], truth: float) -> str:
 @cache
 def _cases() -> list[Case]:
     made = [kind(auroc, SECOND[auroc]) for kind in (_normal, _exponential) for auroc in AUROCS]
-    return made + _of_demo()
+    return [*made, _few_misses(0.03), *_of_demo()]
 
 
 def _normal(auroc: float, second: float) -> Case:
@@ -118,6 +119,18 @@ def _exponential(auroc: float, second: float) -> Case:
 
     flagged, passed = LEVEL ** scales[0], 1 - (1 - LEVEL) ** (1 / scales[0])
     return Case("exponential", draw, auroc, auroc - second, flagged, passed)
+
+
+def _few_misses(share: float) -> Case:
+    """Return detectors that both err on the same few ID images alone, the second twice as far."""
+
+    def draw(generator: np.random.Generator, images: int) -> tuple[Sides, Sides]:
+        hard, how_far = generator.random(images) < share, generator.random(images)
+        inside, outside = 0.9 * generator.random(images), 1 + generator.random(images)
+        first, second = (np.where(hard, 1 + part * how_far, inside) for part in (0.5, 1.0))
+        return (first, outside), (second, outside)
+
+    return Case("few misses", draw, 1 - share / 4, share / 4, 0.9 * share, 0.0)
 
 
 def _alike(generator: np.random.Generator, images: int) -> tuple[Scores, Scores]:

@@ -76,7 +76,7 @@ class Visitor:
         await self.move_k(k)
 
     async def move_k(self, k: int) -> None:
-        """Move the sliders of the score board, which is shown."""
+        """Move the sliders of the score board; the scores page must be open."""
         choice = {"k": k, "kind": "id_kept", "level": self.level, "threshold": 0.0}
         await self.session.tell("nnguide_scores", "choice", choice)
 

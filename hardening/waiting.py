@@ -6,6 +6,7 @@ history?
 
 import asyncio
 import io
+import itertools
 import tempfile
 import time
 import zipfile
@@ -24,10 +25,10 @@ from tests.zip_corpus import two_records
 
 __all__ = ["rows"]
 
-ENTRIES = 5_000_000  # of an npz and of a pth of 270 MB
+ENTRIES = 5_000_000  # of an npz and of a pth of 271 MB
 EMPTY = 100_000  # files in a zip
 ROWS = 400_000  # of a features file that is read to its end before it is refused
-_ALONE = 30  # turns of the other session before anything is uploaded
+_ALONE = 30  # turns of the other session before anything is uploaded; one on the scores waits twice
 _MOST_WAIT = 1.0  # seconds, 95th percentile
 _MOST_KEPT = 200.0  # MB
 _MOST_LINES = 40
@@ -53,8 +54,10 @@ async def _rows(server: Server) -> list[Row]:
     for name, give, data in _files():
         uploading = asyncio.create_task(give(server.url, name, data()))
         waits: list[float] = []
-        while not uploading.done():
-            waits += await _waits(other, len(waits))
+        for turn in itertools.count():
+            if uploading.done():
+                break
+            waits += await _waits(other, turn)
         took = await uploading
         p95 = float(np.quantile(waits, 0.95))
         note = f"{len(waits)} waits; refused {took:.0f} s after its upload began"

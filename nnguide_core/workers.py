@@ -184,8 +184,8 @@ class _Run:
         self._ring()
 
     def join(self) -> None:
-        """Wait for the thread, if the system had one to give; call stop before."""
-        if self.thread.ident is None:
+        """Wait for the thread, if it was started; call stop first."""
+        if not self.thread.is_alive():
             return
         # Daemons are frozen when the interpreter ends, and any thread may collect a forgotten iterator.
         if not sys.is_finalizing() and threading.current_thread() is not self.thread:

@@ -6,6 +6,7 @@ Tests of a device ask for it by a fixture.
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,13 +23,23 @@ settings.register_profile("explore", deadline=None, suppress_health_check=_TIMEL
 settings.load_profile("same")  # --hypothesis-profile=explore comes after this and counts
 
 
-# Few tests and long ones, which go first: one of two processes would else be left alone with them at the end.
-_FIRST = ("browser/", "test_whole_way.py", "server/", "test_builds.py", "test_loaded_models.py")
+# These few tests are slow. They go first, or one of two processes is left finishing them alone.
+_HERE = Path(__file__).parent.as_posix()
+_FIRST = tuple(
+    f"{_HERE}/{name}"
+    for name in (
+        "browser/",
+        "test_whole_way.py",
+        "server/",
+        "test_builds.py",
+        "evaluation/test_loaded_models.py",
+    )
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first, all others as they were."""
-    items.sort(key=lambda item: not any(name in item.path.as_posix() for name in _FIRST))
+    """Run the slowest files first; keep the order of the rest."""
+    items.sort(key=lambda item: not item.path.as_posix().startswith(_FIRST))
 
 
 @pytest.hookimpl(tryfirst=True)

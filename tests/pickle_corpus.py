@@ -148,7 +148,7 @@ def endless() -> Iterator[CheckpointCase]:
         "size-of-lists": b"}X\1\0\0\0actorch\nSize\n" + _laughing_lists(30) + b"\x85Rs.",
     }
     for name, body in bodies.items():
-        # What comes first depends on the machine: every size found stays in memory.
+        # Either limit may be hit first, depending on the machine: every size that is read stays in memory.
         limit = "Too (slow|large)" if name == "sizes-again-and-again" else "^Too slow"
         yield pickle_case(f"endless-{name}", b"\x80\2" + body, limit, bytes(16))
 

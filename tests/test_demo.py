@@ -180,7 +180,7 @@ def test_shipped_and_recomputed_features_give_the_same_scores(shipped, recompute
     torch.testing.assert_close(ours, again, rtol=1e-3, atol=1e-3)
 
 
-def test_its_images_are_read_where_a_link_leads_to_the_package(tmp_path):
+def test_its_images_are_read_when_the_package_is_reached_through_a_link(tmp_path):
     (tmp_path / "linked").symlink_to(Path(__file__).parents[1])
     code = (
         "from nnguide_core.datasets import read_bytes; from nnguide_core.demo import demo_datasets; "

@@ -74,7 +74,7 @@ def test_a_difference_near_1_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.93 <= covered / 200 <= 0.99
 
 
-def test_a_difference_of_detectors_that_agree_on_most_images_is_no_wider_than_it_must_be() -> None:
+def test_the_interval_holds_no_more_than_it_must_for_detectors_that_agree_on_most_images() -> None:
     generator = np.random.default_rng(8)
     shifts = [math.sqrt(2) * NormalDist().inv_cdf(truth) for truth in (0.94, 0.935)]
     covered = 0
@@ -141,7 +141,8 @@ def test_a_difference_is_bounded_by_both_intervals_and_their_correlation(
     with_down = second.estimate - second.low if shared > 0 else up
     with_up = first.high - first.estimate if shared > 0 else down
     apart = (1 - shared**2) * (down**2 + up**2)
-    below = math.sqrt((apart + (down - shared * with_down) ** 2 + (up - shared * with_up) ** 2) / 2)
+    both = math.sqrt((apart + (down - shared * with_down) ** 2 + (up - shared * with_up) ** 2) / 2)
+    below = max(both, NormalDist().inv_cdf(0.975) * math.sqrt(of_gap))
     assert found.estimate == pytest.approx(first.estimate - second.estimate)
     assert found.low == pytest.approx(max(-1.0, found.estimate - below), abs=1e-6)
     mirrored = intervals.auroc_difference(*theirs, *ours)
@@ -161,6 +162,34 @@ def test_five_images_a_side_prove_nothing_where_the_gap_is_constant() -> None:
     assert found.estimate == 0.2
     assert found.low < 0 < found.high
     assert found.p_value > 0.05
+
+
+@pytest.mark.parametrize(("images", "misses"), [(20, 6), (100, 10)])
+def test_one_image_that_makes_all_the_difference_proves_nothing(images: int, misses: int) -> None:
+    first = np.zeros(images)
+    first[0] = 3.0
+    second, outside = first.copy(), np.full(images, 9.0)
+    second[0], outside[:misses] = 4.0, 3.0
+    found = intervals.auroc_difference(first, outside, second, outside)
+    assert found.estimate > 0.0 > found.low
+    assert found.p_value > 0.3
+
+
+@pytest.mark.parametrize("moved", [1, 2])
+def test_so_many_moved_among_thousands_prove_no_more_than_their_number_does(moved: int) -> None:
+    first, second = np.arange(3000) / 3000, np.arange(3000) / 3000
+    outside = 2 + np.arange(3000) / 3000
+    first[:moved], second[:moved] = 2.03 + 0.5 / 3000, 2.3 + 0.5 / 3000
+    found = intervals.auroc_difference(first, outside, second, outside)
+    # Independent images that all go one way: so many standard errors as the root of their number.
+    assert found.p_value == pytest.approx(math.erfc(math.sqrt(moved / 2)), abs=0.02)
+
+
+def test_a_higher_confidence_never_makes_the_difference_more_certain(rng: np.random.Generator) -> None:
+    inside, outside = rng.normal(size=40), rng.normal(2, size=40)
+    near = inside + rng.normal(scale=0.05, size=40), outside + rng.normal(scale=0.05, size=40)
+    found = [intervals.auroc_difference(inside, outside, *near, level) for level in (0.5, 0.8, 0.95, 0.999)]
+    assert [each.high - each.low for each in found] == sorted(each.high - each.low for each in found)
 
 
 def test_pairing_sees_a_difference_that_two_separate_intervals_would_not(rng: np.random.Generator) -> None:

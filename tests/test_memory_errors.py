@@ -28,5 +28,5 @@ def test_each_library_says_in_its_own_words_that_memory_ran_out(error):
 @pytest.mark.parametrize(
     "error", [RuntimeError("shape mismatch"), OSError("can't allocate memory"), ValueError()]
 )
-def test_other_errors_are_no_lack_of_memory(error):
+def test_other_errors_do_not_count_as_out_of_memory(error):
     assert not is_out_of_memory(error)

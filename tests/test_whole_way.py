@@ -38,7 +38,10 @@ from tests.whole_way import CLASSES, FAMILIES, Family, checkpoint, write_photos
 ROOT = Path(__file__).parents[1]
 K = 5
 RULE = Threshold("id_kept", 0.9)
-ONE_SIDE = {"id": RULE, "ood": Threshold("ood_caught", 0.9)}  # how the threshold is found without the other
+ONE_SIDE = {
+    "id": RULE,
+    "ood": Threshold("ood_caught", 0.9),
+}  # the rule of the threshold where only this side is given
 SCORINGS = {
     "paper": (),
     "cosine": ("--scoring", "cosine"),
@@ -128,7 +131,7 @@ def _evaluated(folder, model, options, sets=SETS):
 
 
 def _scored(folder, files):
-    """Score all that is asked about with each detector file, in one fresh process that knows no features."""
+    """Score all in asked/ with each detector file, in one fresh process with no stored features."""
     tables = {file: folder / f"{file.name}.parquet" for file in files}
     lines = [f"{file}\t{folder / 'asked'}\t--out\t{out}" for file, out in tables.items()]
     home = {**os.environ, "NNGUIDE_HOME": str(folder / "another home"), "PYTHONPATH": str(ROOT)}
@@ -293,7 +296,7 @@ def test_a_page_shows_the_run_of_the_command_line(way, page):
 
 
 @pytest.mark.parametrize("side", ONE_SIDE)
-def test_one_side_alone_goes_the_same_way_to_the_same_scores(way, side):
+def test_one_side_alone_gives_the_same_threshold_and_scores(way, side):
     answered, both = way.answered(side), way.answered("paper")
     assert answered.threshold(ONE_SIDE[side], K) == both.threshold(ONE_SIDE[side], K)
     for judged in answered.queries:

@@ -213,7 +213,7 @@ def test_a_worker_that_the_system_refuses_is_an_error_in_words_and_leaves_no_han
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_thread_that_cannot_be_started_is_what_is_told_and_the_next_map_works(monkeypatch):
+def test_a_thread_that_cannot_start_is_reported_and_the_next_map_works(monkeypatch):
     def refused(_):
         raise RuntimeError("can't start new thread")
 

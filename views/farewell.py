@@ -1,5 +1,6 @@
 """What is done once a browser session is over: a lost connection can come back, a closed tab does not."""
 
+import gc
 import logging
 import threading
 import time
@@ -98,11 +99,12 @@ class Farewells:
         """Watch a guest no more, unless a tab came back while goodbye was being said."""
         with self._guard:
             guest.tabs -= gone
-            if not guest.tabs:
-                del self._guests[name]
+            if guest.tabs:
+                guest.seen = now
+                guest.hold()
                 return
-            guest.seen = now
-            guest.hold()
+            del self._guests[name]
+        gc.collect()  # what its pages held in circles: Streamlit collects no more after each run
 
     def _watch(self) -> None:
         while True:

@@ -184,7 +184,7 @@ def differences_from_baselines(question: str, k: int) -> list[DifferenceRow]:
     return differences(compared(question), k)
 
 
-@st.cache_resource(show_spinner=False, max_entries=32)
+@st.cache_resource(show_spinner=False, max_entries=8)
 def queues(question: str, k: int, threshold: float) -> dict[str, Places]:
     """Return the rows of every queue of images that are worth a look; no verdict changes them."""
     situation = Situation(evaluation(question), k, threshold)

@@ -31,7 +31,7 @@ __all__ = [
     "demo_spec",
 ]
 
-_FOLDER = Path(__file__).resolve().parent  # a dataset's place is no link
+_FOLDER = Path(__file__).resolve().parent  # a dataset's folder must not be a symbolic link
 FEATURES = _FOLDER / "features.safetensors"
 IMAGES = _FOLDER / "images.json"  # the look of every image by its path, rows as in FEATURES
 

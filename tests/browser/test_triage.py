@@ -20,7 +20,7 @@ def opened(open_page, server):
     return show
 
 
-# In one go, or the next image may have opened before the last press.
+# Send all presses at once, or the next image may open before the last one.
 PRESS_3_THRICE = """() => {
   const press = { key: "3", code: "Digit3", bubbles: true, cancelable: true };
   for (const kind of ["keydown", "keyup", "keydown", "keyup", "keydown", "keyup"])
@@ -56,7 +56,7 @@ def test_a_key_pressed_twice_judges_one_image_and_undo_right_after_it_takes_it_b
 
 
 def noted(page, text):
-    """Return the field of a note that says text: for a moment the last image's stands beside it."""
+    """Return the note field that holds this text; the last image's may still be there for a moment."""
     return page.locator(f'input[aria-label="note"][value="{text}"]')
 
 

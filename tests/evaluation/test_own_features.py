@@ -22,7 +22,7 @@ from tests.trial_errands import here
 
 @pytest.fixture(autouse=True)
 def reading(monkeypatch, request):
-    """Read in this process, which is quicker, but for the tests of the whole and of stopping it."""
+    """Read in this process, which is quicker, except in tests whose names say kept or stopped."""
     if not {"kept", "stopped"} & set(request.node.name.split("_")):
         monkeypatch.setattr(feature_files, "tensors_apart", here)
 

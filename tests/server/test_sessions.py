@@ -10,8 +10,8 @@ from nnguide_core.store import Workspace
 
 COUNT = 4
 PATIENCE = 60  # seconds
-# Pictures that no other test uploads or has in a folder: what another session's draft lists is kept for it.
-MINE, HERS = picture(2**31), picture(2**31 + 1)
+# No other test may use these pictures: an upload is kept while the draft of any other session lists it.
+FIRST, SECOND = picture(2**31), picture(2**31 + 1)
 
 
 def uploaded(server):
@@ -42,13 +42,13 @@ def test_each_session_has_its_own_k_threshold_image_and_selection_and_verdicts_a
     assert "Traceback" not in server.log.read_text()
 
 
-def test_uploads_outlive_a_lost_connection_and_cleared_caches_and_are_freed_when_their_session_is_over(
+def test_uploads_survive_a_lost_connection_and_cleared_caches_and_are_freed_after_their_session(
     server, run, opened
 ):
     async def journey():
         session, another, third = await opened(), await opened(), await opened()
-        await upload(session, "photo.png", MINE)
-        await upload(another, "photo.png", HERS)
+        await upload(session, "photo.png", FIRST)
+        await upload(another, "photo.png", SECOND)
         assert len(uploaded(server)) == 2
         before = session.id
         await session.close()

@@ -167,7 +167,7 @@ def test_the_server_listens_to_this_machine_only_and_tells_nobody():
     assert config["browser"]["gatherUsageStats"] is False
     assert config["client"]["showErrorDetails"] == "none"
     assert config["client"]["showErrorLinks"] is False
-    assert config["runner"]["postScriptGC"] is False  # it takes a third of a second after every run of a page
+    assert config["runner"]["postScriptGC"] is False  # the collection takes 0.3 s after every run of a page
 
 
 def test_no_other_file_of_the_dashboard_names_a_color():
