@@ -54,10 +54,9 @@ async def _rows(server: Server) -> list[Row]:
     for name, give, data in _files():
         uploading = asyncio.create_task(give(server.url, name, data()))
         waits: list[float] = []
-        for turn in itertools.count():
-            if uploading.done():
-                break
-            waits += await _waits(other, turn)
+        turns = itertools.count()
+        while not uploading.done():
+            waits += await _waits(other, next(turns))
         took = await uploading
         p95 = float(np.quantile(waits, 0.95))
         note = f"{len(waits)} waits; refused {took:.0f} s after its upload began"

@@ -127,7 +127,8 @@ def auroc_difference(
         for inside, outside in ((first_id, first_ood), (second_id, second_ood))
     ]
     first, second = map(_area, wins)
-    shared, spread = _correlation(*wins), _spread(*wins)
+    spread = _spread(*wins)
+    shared = _correlation(*wins) if spread > 0.0 else 0.0
     # Whole numbers are subtracted and divided once: a constant gap must have no spread at all.
     pairs = 2 * wins[0].of_id.size * wins[0].of_ood.size
     estimate = (int(wins[0].of_id.sum()) - int(wins[1].of_id.sum())) / pairs
@@ -246,9 +247,8 @@ def _covariance(first: _Wins, second: _Wins) -> float:
 
 def _correlation(first: _Wins, second: _Wins) -> float:
     """Return DeLong's correlation of two AUROCs in [-1, 1]; 0 where it is not known."""
-    gaps = first.of_id - second.of_id, first.of_ood - second.of_ood
     variances = _covariance(first, first) * _covariance(second, second)
-    if variances == 0.0 or not any(np.ptp(gap) for gap in gaps):
+    if variances == 0.0:
         return 0.0
     return max(-1.0, min(1.0, _covariance(first, second) / math.sqrt(variances)))
 

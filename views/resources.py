@@ -193,7 +193,7 @@ def queues(question: str, k: int, threshold: float) -> dict[str, Places]:
 
 @st.cache_resource(show_spinner=False, max_entries=256)
 def thresholds(question: str, kind: ThresholdKind, level: float) -> Tensor:
-    """Return the threshold that a rule gives for every k, (k_max,) float32; see explanation."""
+    """Return the threshold that a rule gives for every k, (k_max,) float64; see explanation."""
     return thresholds_over_k(evaluation(question), Threshold(kind, level))
 
 

@@ -222,11 +222,8 @@ def _judge(view: View, found: Found, image: ImageKey, decision: str) -> None:
 @errors_as_sentences()
 def _save_note(run: Run, image: str) -> None:
     """Keep the note on an image as it was left, whatever was pressed then."""
-    note = state.typed(_note_key(image))
-    if note == resources.workspace().note(image):
-        return
     resources.workspace().save_run(run)
-    if (noted := resources.workspace().save_note(image, note, run.id)) is not None:
+    if (noted := resources.workspace().save_note(image, state.typed(_note_key(image)), run.id)) is not None:
         _stands_for(noted.before, noted.number)
 
 

@@ -72,7 +72,7 @@ def test_a_model_is_torchvisions_timms_or_ones_own(tmp_path):
 
 
 def test_a_source_of_models_that_there_is_not_is_refused():
-    with pytest.raises(ModelError, match=r"libraries: torchvision, timm, demo.* or demo; got 'keras:vgg'"):
+    with pytest.raises(ModelError, match=r"\(libraries: torchvision, timm, demo\) or demo; got 'keras:vgg'"):
         spec("--model", "keras:vgg")
 
 

@@ -291,7 +291,8 @@ def test_a_checkpoint_read_apart_gives_the_same_bits(state, path):
 def test_a_pickle_that_takes_for_ever_is_refused_apart_and_ends(path, monkeypatch, case):
     monkeypatch.setattr(checkpoints, "_SECONDS", 1.0)
     case.make(path)
-    with pytest.raises(CheckpointError, match=rf"cannot be read. {case.expected.lstrip('^')}: reading it "):
+    cost = "reading it (took longer than 1|needs more memory than the limit allows)"
+    with pytest.raises(CheckpointError, match=rf"cannot be read. {case.expected.lstrip('^')}: {cost}"):
         checkpoints.read_state(path)
 
 
