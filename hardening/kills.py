@@ -36,7 +36,8 @@ def summed(name: str, what: str, count: int, tried: str) -> list[Row]:
         must_be_zero(name, "images of finished batches computed again", counts["lost"]),
         must_be_zero(name, "runs with other features, bank or scores, bit for bit", counts["different"]),
         must_be_zero(name, "half-written files seen", counts["half_written"]),
-        must_be_zero(name, "unnamed errors and crashes", counts["unnamed"]),
+        must_be_zero(name, "unnamed errors", counts["unnamed"]),
+        must_be_zero(name, "crashes", counts["crashed"]),
         must_be_zero(name, "runs that waited for ever and were killed", counts["stalled"]),
     ]
 

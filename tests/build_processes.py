@@ -30,7 +30,7 @@ from nnguide_core.evaluation.plans import Chosen, Plan, compute, prepared, scan
 from nnguide_core.evaluation.questions import ask, open_question
 from nnguide_core.features import extraction
 from nnguide_core.files import load_tensors
-from nnguide_core.jobs import JobContext, Jobs
+from nnguide_core.jobs import JobContext, Jobs, in_words
 from nnguide_core.models import load_model
 from nnguide_core.records import JobState, Role
 from nnguide_core.store import Workspace
@@ -57,7 +57,8 @@ class Counts:
     different: int = 0  # completed runs whose features, bank or scores are not those of the undisturbed one
     half_written: int = 0  # files that a reader could not use
     stalled: int = 0  # builders that waited for ever for memory, and were killed
-    unnamed: int = 0  # failures without a sentence, or processes that ended otherwise
+    crashed: int = 0  # builders that a library ended with a signal, its allocation having failed
+    unnamed: int = 0  # failures without a sentence
     sentences: list[str] = field(default_factory=list)
 
 
@@ -146,6 +147,8 @@ def _note_failure(counts: Counts, folder: Path, status: int) -> None:
     words = _ending(folder, status)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGABRT:
         counts.stalled += 1
+    elif os.WIFSIGNALED(status):
+        counts.crashed += 1
     elif status:
         counts.unnamed += status != FAILED << 8 or "did not expect" in words
         if words not in counts.sentences:
@@ -183,7 +186,7 @@ def _build(
         if status is None and deadline is not None and time.monotonic() > deadline:
             os.kill(builder, signal.SIGKILL)
             deadline = None
-        if time.monotonic() > latest:
+        if status is None and time.monotonic() > latest:
             os.kill(builder, signal.SIGABRT)
         time.sleep(0.005)
     told += _available(reading)
@@ -197,8 +200,7 @@ def _compute(folder: Path, root: Path, writing: int, shard_seconds: float, room:
     extraction._SHARD_SECONDS = shard_seconds
     torch.set_num_threads(1)
     if room:
-        limit = memory_of_this_process("VmData") + room
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        _limit_memory(memory_of_this_process("VmData") + room)
     try:
         workspace = Workspace(root)
         jobs = Jobs(workspace)
@@ -212,9 +214,20 @@ def _compute(folder: Path, root: Path, writing: int, shard_seconds: float, room:
         plan = Plan(demo_spec(), tuple(sorted(chosen, key=lambda each: each.name)))
         work = _without_baselines if room else compute
         _finish(folder, jobs, plan.key, lambda context: work(workspace, plan, Telling(context, writing)))
-    except StoreError as error:
-        (folder / "failure.txt").write_text(str(error))
-        os._exit(FAILED)
+    except (StoreError, MemoryError) as error:  # outside a job, too, memory may be what is lacking
+        _fail(folder, in_words(error))
+
+
+def _limit_memory(most: int) -> None:
+    """Set how many bytes this process may have; the limit can be lifted again."""
+    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
+
+
+def _fail(folder: Path, words: str) -> None:
+    """End this process and leave its reason, for which there must be memory."""
+    _limit_memory(resource.RLIM_INFINITY)
+    (folder / "failure.txt").write_text(words)
+    os._exit(FAILED)
 
 
 def _without_baselines(workspace: Workspace, plan: Plan, context: "Telling") -> None:
@@ -241,8 +254,7 @@ def _finish(folder: Path, jobs: Jobs, key: str, work: Callable[[Any], object]) -
     job = jobs.start(key, key, work)
     job.wait()
     if job.state is not JobState.DONE:
-        (folder / "failure.txt").write_text(job.error)
-        os._exit(FAILED)
+        _fail(folder, job.error)
 
 
 def _digest(root: Path) -> str:
