@@ -47,4 +47,5 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_once_there_is_room(tmp_path):
 def test_a_run_without_enough_memory_says_so_and_goes_on_once_there_is_more(tmp_path):
     counts = build("memory", tmp_path, 8)
     assert counts["tried"] >= 1
+    assert any("not enough memory" in sentence for sentence in counts["sentences"]), counts
     assert_nothing_lost(counts)
